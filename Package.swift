@@ -1,0 +1,85 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// The import table of docs/architecture.md, said to the compiler. `Tests/HouseTests` holds the two together.
+
+/// A Debian library, seen through a module map.
+func debian(_ name: String, pkgConfig: String, package: String) -> Target {
+    .systemLibrary(name: name, path: "Sources/C/\(name)", pkgConfig: pkgConfig, providers: [.apt([package])])
+}
+
+/// C or C++ of our own behind a C header.
+func kernel(_ name: String, linked: [String] = []) -> Target {
+    .target(
+        name: name,
+        path: "Sources/C/\(name)",
+        cSettings: [.unsafeFlags(["-O2", "-ffp-contract=off"])],
+        cxxSettings: [.unsafeFlags(["-O2", "-ffp-contract=off"])],
+        linkerSettings: linked.map { .linkedLibrary($0) }
+    )
+}
+
+let strict: [SwiftSetting] = [.swiftLanguageMode(.v6), .strictMemorySafety()]
+
+func room(_ name: String, _ imports: [String]) -> Target {
+    .target(name: name, dependencies: imports.map { .byName(name: $0) }, swiftSettings: strict)
+}
+
+func suite(_ name: String, _ imports: [String], resources: [Resource] = []) -> Target {
+    .testTarget(
+        name: name,
+        dependencies: imports.map { .byName(name: $0) },
+        resources: resources,
+        swiftSettings: [.swiftLanguageMode(.v6)]
+    )
+}
+
+let package = Package(
+    name: "Tideline",
+    products: [.executable(name: "tideline", targets: ["Tideline"])],
+    targets: [
+        debian("CRocksDB", pkgConfig: "rocksdb", package: "librocksdb-dev"),
+        debian("CNATS", pkgConfig: "libnats", package: "libnats-dev"),
+        debian("CZstd", pkgConfig: "libzstd", package: "libzstd-dev"),
+        debian("CLZ4", pkgConfig: "liblz4", package: "liblz4-dev"),
+        debian("CMicroHTTPD", pkgConfig: "libmicrohttpd", package: "libmicrohttpd-dev"),
+        debian("CYAML", pkgConfig: "yaml-0.1", package: "libyaml-dev"),
+        debian("COpenSSL", pkgConfig: "openssl", package: "libssl-dev"),
+        debian("CCurl", pkgConfig: "libcurl", package: "libcurl4-openssl-dev"),
+        debian("CZlib", pkgConfig: "zlib", package: "zlib1g-dev"),
+        kernel("CForest"),
+        kernel("CJSON", linked: ["simdjson", "stdc++"]),
+        kernel("CVectors"),
+        kernel("CWindows"),
+        kernel("CChecksum"),
+
+        room("Service", []),
+        room("Changes", ["CChecksum", "CLZ4", "CZstd"]),
+        room("Storage", ["Changes", "CRocksDB"]),
+        room("Vectors", ["Changes", "CVectors"]),
+        room("Features", ["Changes", "CJSON", "CWindows", "CYAML"]),
+        room("Scoring", ["Features", "CForest"]),
+        room("HTTP", ["CMicroHTTPD", "CCurl"]),
+        room("Core", ["Service", "Changes", "Storage", "Features", "Scoring", "HTTP"]),
+        room("Replicate", ["Service", "Changes", "Storage"]),
+        room("NATS", ["Service", "Changes", "Replicate", "CNATS"]),
+        room("Edge", ["Service", "Changes", "Storage", "Vectors", "Features", "Scoring", "Replicate", "HTTP"]),
+        .executableTarget(
+            name: "Tideline",
+            dependencies: [
+                "Service", "Changes", "Storage", "Vectors", "Features", "Scoring", "HTTP", "Core", "Replicate", "NATS",
+                "Edge", "CZlib",
+            ],
+            swiftSettings: strict
+        ),
+
+        suite("HouseTests", []),
+        suite("ChangesTests", ["Changes", "CChecksum"]),
+        suite("StorageTests", ["Storage", "Changes"]),
+        suite("FeaturesTests", ["Features", "Changes"]),
+        suite("ScoringTests", ["Scoring"]),
+        suite("HTTPTests", ["HTTP"]),
+        suite("VectorsTests", ["Vectors"]),
+    ],
+    cxxLanguageStandard: .cxx17
+)

@@ -1,0 +1,73 @@
+/// A growable buffer of raw bytes that is written once and reused: the event path appends here and allocates nothing
+/// once the buffer has reached its size.
+///
+/// Numbers are little-endian.
+package struct ByteWriter: ~Copyable {
+    package private(set) var base: UnsafeMutableRawPointer
+    package private(set) var count = 0
+    private var capacity: Int
+
+    package init(capacity: Int = 4096) {
+        self.capacity = max(capacity, 64)
+        base = .allocate(byteCount: self.capacity, alignment: 64)
+    }
+
+    deinit { base.deallocate() }
+
+    package var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: base, count: count) }
+
+    package mutating func removeAll() { count = 0 }
+
+    /// Forgets what was written after `mark`, for a record that turned out not to fit.
+    package mutating func truncate(to mark: Int) {
+        precondition(mark <= count)
+        count = mark
+    }
+
+    /// Makes sure that `extra` more bytes fit.
+    package mutating func reserve(_ extra: Int) {
+        guard count + extra > capacity else { return }
+        capacity = max(capacity * 2, count + extra)
+        let grown = UnsafeMutableRawPointer.allocate(byteCount: capacity, alignment: 64)
+        grown.copyMemory(from: base, byteCount: count)
+        base.deallocate()
+        base = grown
+    }
+
+    /// Takes `length` bytes at the end and gives their address, to be written by the caller at once.
+    package mutating func extend(by length: Int) -> UnsafeMutableRawPointer {
+        reserve(length)
+        defer { count += length }
+        return base + count
+    }
+
+    package mutating func append<T: FixedWidthInteger & BitwiseCopyable>(_ value: T) {
+        reserve(MemoryLayout<T>.size)
+        (base + count).storeBytes(of: value.littleEndian, as: T.self)
+        count += MemoryLayout<T>.size
+    }
+
+    package mutating func append(_ value: Float) { append(value.bitPattern) }
+
+    package mutating func append(_ value: Double) { append(value.bitPattern) }
+
+    package mutating func append(_ bytes: UnsafeRawBufferPointer) {
+        guard let source = bytes.baseAddress, bytes.count > 0 else { return }
+        extend(by: bytes.count).copyMemory(from: source, byteCount: bytes.count)
+    }
+
+    package mutating func append(_ text: StaticString) {
+        append(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+    }
+
+    package mutating func append(utf8 text: String) {
+        var text = text
+        text.withUTF8 { append(UnsafeRawBufferPointer($0)) }
+    }
+
+    /// Overwrites a number that was left open, such as a count known only at the end.
+    package mutating func store<T: FixedWidthInteger & BitwiseCopyable>(_ value: T, at offset: Int) {
+        precondition(offset >= 0 && offset + MemoryLayout<T>.size <= count)
+        (base + offset).storeBytes(of: value.littleEndian, as: T.self)
+    }
+}

@@ -2,19 +2,19 @@
 /// once the buffer has reached its size.
 ///
 /// Numbers are little-endian.
-package struct ByteWriter: ~Copyable {
+@safe package struct ByteWriter: ~Copyable {
     package private(set) var base: UnsafeMutableRawPointer
     package private(set) var count = 0
     private var capacity: Int
 
     package init(capacity: Int = 4096) {
         self.capacity = max(capacity, 64)
-        base = .allocate(byteCount: self.capacity, alignment: 64)
+        unsafe base = .allocate(byteCount: self.capacity, alignment: 64)
     }
 
-    deinit { base.deallocate() }
+    deinit { unsafe base.deallocate() }
 
-    package var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: base, count: count) }
+    package var bytes: UnsafeRawBufferPointer { unsafe UnsafeRawBufferPointer(start: base, count: count) }
 
     package mutating func removeAll() { count = 0 }
 
@@ -29,21 +29,21 @@ package struct ByteWriter: ~Copyable {
         guard count + extra > capacity else { return }
         capacity = max(capacity * 2, count + extra)
         let grown = UnsafeMutableRawPointer.allocate(byteCount: capacity, alignment: 64)
-        grown.copyMemory(from: base, byteCount: count)
-        base.deallocate()
-        base = grown
+        unsafe grown.copyMemory(from: base, byteCount: count)
+        unsafe base.deallocate()
+        unsafe base = unsafe grown
     }
 
     /// Takes `length` bytes at the end and gives their address, to be written by the caller at once.
     package mutating func extend(by length: Int) -> UnsafeMutableRawPointer {
         reserve(length)
         defer { count += length }
-        return base + count
+        return unsafe base + count
     }
 
     package mutating func append<T: FixedWidthInteger & BitwiseCopyable>(_ value: T) {
         reserve(MemoryLayout<T>.size)
-        (base + count).storeBytes(of: value.littleEndian, as: T.self)
+        unsafe (base + count).storeBytes(of: value.littleEndian, as: T.self)
         count += MemoryLayout<T>.size
     }
 
@@ -53,21 +53,21 @@ package struct ByteWriter: ~Copyable {
 
     package mutating func append(_ bytes: UnsafeRawBufferPointer) {
         guard let source = bytes.baseAddress, bytes.count > 0 else { return }
-        extend(by: bytes.count).copyMemory(from: source, byteCount: bytes.count)
+        unsafe extend(by: bytes.count).copyMemory(from: source, byteCount: bytes.count)
     }
 
     package mutating func append(_ text: StaticString) {
-        append(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+        unsafe append(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
     }
 
     package mutating func append(utf8 text: String) {
         var text = text
-        text.withUTF8 { append(UnsafeRawBufferPointer($0)) }
+        text.withUTF8 { unsafe append(UnsafeRawBufferPointer($0)) }
     }
 
     /// Overwrites a number that was left open, such as a count known only at the end.
     package mutating func store<T: FixedWidthInteger & BitwiseCopyable>(_ value: T, at offset: Int) {
         precondition(offset >= 0 && offset + MemoryLayout<T>.size <= count)
-        (base + offset).storeBytes(of: value.littleEndian, as: T.self)
+        unsafe (base + offset).storeBytes(of: value.littleEndian, as: T.self)
     }
 }

@@ -18,7 +18,7 @@ package enum ChangeOperation: UInt8, Sendable {
 /// One change of a batch, seen in the batch's own bytes: absolute, never a delta.
 ///
 /// Valid only while the batch is borrowed.
-package struct Change {
+@safe package struct Change {
     package let operation: ChangeOperation
     package let kind: ChangeKind
     /// A tenant's key: length of the tenant's name (1 byte), the name, then the rest by kind.
@@ -32,8 +32,8 @@ package struct Change {
 
     /// The tenant's name and the rest of the key.
     package var tenantAndRest: (tenant: UnsafeRawBufferPointer, rest: UnsafeRawBufferPointer) {
-        let length = Int(key[0])
-        return (
+        let length = unsafe Int(key[0])
+        return unsafe (
             UnsafeRawBufferPointer(rebasing: key[1..<1 + length]), UnsafeRawBufferPointer(rebasing: key[(1 + length)...])
         )
     }
@@ -44,14 +44,14 @@ package struct Change {
             let keyLength = reader.read(UInt16.self), let valueLength = reader.read(UInt32.self),
             let dimension = reader.read(UInt16.self), let reserved2 = reader.read(UInt16.self), reserved == 0,
             reserved2 == 0, let operation = ChangeOperation(rawValue: tag >> 7),
-            let kind = ChangeKind(rawValue: tag & 0x7F), let key = reader.read(count: Int(keyLength)),
-            let value = reader.read(count: Int(valueLength)), let vector = reader.read(count: Int(dimension) * 4),
-            key.count >= 1, key.count >= 1 + Int(key[0])
+            let kind = ChangeKind(rawValue: tag & 0x7F), let key = unsafe reader.read(count: Int(keyLength)),
+            let value = unsafe reader.read(count: Int(valueLength)), let vector = unsafe reader.read(count: Int(dimension) * 4),
+            key.count >= 1, unsafe key.count >= 1 + Int(key[0])
         else { return nil }
         self.operation = operation
         self.kind = kind
-        self.key = key
-        self.value = value
-        self.vector = vector
+        unsafe self.key = unsafe key
+        unsafe self.value = unsafe value
+        unsafe self.vector = unsafe vector
     }
 }

@@ -24,7 +24,7 @@ package struct ChangeBatch: Sendable {
 
     /// Checks and decompresses a batch. The bytes are copied.
     package init(decoding bytes: UnsafeRawBufferPointer) throws(ChangeBatchError) {
-        let layout = try Self.layout(of: bytes)
+        let layout = try unsafe Self.layout(of: bytes)
         var reader = layout.afterMagic
         func next<T: FixedWidthInteger & BitwiseCopyable>(_ type: T.Type = T.self) -> T { reader.read(T.self) ?? 0 }
         let lineage = Lineage(high: next(), low: next())
@@ -52,9 +52,9 @@ package struct ChangeBatch: Sendable {
         sharedOnly: Bool = false, _ visit: (Change) throws(Failure) -> Void
     ) throws(Failure) {
         // The typed-throws overload of withUnsafeBytes does not carry the failure; a span's pointer does.
-        let span = body.span.bytes
-        try span.withUnsafeBytes { (bytes: UnsafeRawBufferPointer) throws(Failure) in
-            var reader = ByteReader(UnsafeRawBufferPointer(rebasing: bytes[changesOffset...]))
+        let span = unsafe body.span.bytes
+        try unsafe span.withUnsafeBytes { (bytes: UnsafeRawBufferPointer) throws(Failure) in
+            var reader = unsafe ByteReader(UnsafeRawBufferPointer(rebasing: bytes[changesOffset...]))
             for _ in 0..<(sharedOnly ? sharedCount : changeCount) {
                 guard let change = Change(from: &reader) else { preconditionFailure("a validated batch changed") }
                 try visit(change)
@@ -64,13 +64,13 @@ package struct ChangeBatch: Sendable {
 
     /// The partition's running digest after this batch: a hash over every change ever applied, in order.
     package func digest(after previous: UInt64) -> UInt64 {
-        body.withUnsafeBytes { stableHash($0, seed: previous ^ header.seq) }
+        unsafe body.withUnsafeBytes { unsafe stableHash($0, seed: previous ^ header.seq) }
     }
 
     /// Reads seq and partition without checking the rest, for a reader that only routes.
     package static func peek(_ bytes: UnsafeRawBufferPointer) -> (partition: UInt32, seq: UInt64)? {
         guard bytes.count >= ChangeBatchHeader.byteCount + 4 else { return nil }
-        return (
+        return unsafe (
             UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 24, as: UInt32.self)),
             UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: 40, as: UInt64.self))
         )
@@ -78,7 +78,7 @@ package struct ChangeBatch: Sendable {
 }
 
 extension ChangeBatch {
-    fileprivate struct Layout {
+    @safe fileprivate struct Layout {
         var afterMagic: ByteReader
         var compression: Compression
         var rawLength: Int
@@ -87,45 +87,45 @@ extension ChangeBatch {
     }
 
     private static func layout(of bytes: UnsafeRawBufferPointer) throws(ChangeBatchError) -> Layout {
-        var reader = ByteReader(bytes)
+        var reader = unsafe ByteReader(bytes)
         guard let magic = reader.read(UInt32.self), let version = reader.read(UInt16.self) else { throw .truncated }
         guard magic == ChangeBatchHeader.magic else { throw .notABatch }
         guard version == ChangeBatchHeader.version else { throw .unknownVersion(version) }
         guard bytes.count >= ChangeBatchHeader.byteCount + 4 else { throw .truncated }
         guard let method = reader.read(UInt8.self), reader.read(UInt8.self) != nil else { throw .truncated }
-        let rawLength = Int(UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 92, as: UInt32.self)))
-        let storedLength = Int(UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 96, as: UInt32.self)))
+        let rawLength = unsafe Int(UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 92, as: UInt32.self)))
+        let storedLength = unsafe Int(UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 96, as: UInt32.self)))
         guard bytes.count == ChangeBatchHeader.byteCount + storedLength + 4 else { throw .truncated }
-        let covered = UnsafeRawBufferPointer(rebasing: bytes[..<(bytes.count - 4)])
-        let checksum = UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: bytes.count - 4, as: UInt32.self))
-        guard crc32c(covered) == checksum else { throw .checksumMismatch }
+        let covered = unsafe UnsafeRawBufferPointer(rebasing: bytes[..<(bytes.count - 4)])
+        let checksum = unsafe UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: bytes.count - 4, as: UInt32.self))
+        guard unsafe crc32c(covered) == checksum else { throw .checksumMismatch }
         guard let compression = Compression(rawValue: method) else { throw .unknownCompression(method) }
         guard rawLength <= bodyBytesMax, rawLength <= storedLength * expansionMax else {
             throw .bodyTooLarge(bytes: rawLength)
         }
-        let stored = UnsafeRawBufferPointer(rebasing: covered[ChangeBatchHeader.byteCount...])
-        return Layout(
+        let stored = unsafe UnsafeRawBufferPointer(rebasing: covered[ChangeBatchHeader.byteCount...])
+        return unsafe Layout(
             afterMagic: reader, compression: compression, rawLength: rawLength, stored: stored, checksum: checksum)
     }
 
     private static func decompress(_ layout: Layout) throws(ChangeBatchError) -> [UInt8] {
-        let stored = layout.stored
-        let body = [UInt8](unsafeUninitializedCapacity: layout.rawLength) { target, count in
+        let stored = unsafe layout.stored
+        let body = unsafe [UInt8](unsafeUninitializedCapacity: layout.rawLength) { target, count in
             let written: Int
             switch layout.compression {
             case .none:
                 written = stored.count == layout.rawLength ? stored.count : -1
                 if written > 0, let from = stored.baseAddress, let to = target.baseAddress {
-                    UnsafeMutableRawPointer(to).copyMemory(from: from, byteCount: written)
+                    unsafe UnsafeMutableRawPointer(to).copyMemory(from: from, byteCount: written)
                 }
             case .lz4:
-                written = Int(
+                written = unsafe Int(
                     LZ4_decompress_safe(
                         stored.baseAddress?.assumingMemoryBound(to: CChar.self),
                         UnsafeMutableRawPointer(target.baseAddress)?.assumingMemoryBound(to: CChar.self),
                         Int32(stored.count), Int32(layout.rawLength)))
             case .zstd:
-                let result = ZSTD_decompress(target.baseAddress, layout.rawLength, stored.baseAddress, stored.count)
+                let result = unsafe ZSTD_decompress(target.baseAddress, layout.rawLength, stored.baseAddress, stored.count)
                 written = ZSTD_isError(result) == 0 ? result : -1
             }
             count = max(0, written)
@@ -137,8 +137,8 @@ extension ChangeBatch {
     private static func validate(
         _ body: [UInt8], changes: Int, shared: Int
     ) throws(ChangeBatchError) -> (frontier: [PartitionPosition], changesOffset: Int) {
-        let parsed: (frontier: [PartitionPosition], changesOffset: Int)? = body.withUnsafeBytes { bytes in
-            var reader = ByteReader(bytes)
+        let parsed: (frontier: [PartitionPosition], changesOffset: Int)? = unsafe body.withUnsafeBytes { bytes in
+            var reader = unsafe ByteReader(bytes)
             guard let positions = reader.read(UInt16.self), Int(positions) * 12 <= reader.remaining else { return nil }
             var frontier: [PartitionPosition] = []
             frontier.reserveCapacity(Int(positions))

@@ -34,24 +34,24 @@ package struct ChangeBatchWriter: ~Copyable {
     /// Appends a change whose key, value and vector are given as bytes.
     package mutating func append(
         _ operation: ChangeOperation = .upsert, _ kind: ChangeKind, key: UnsafeRawBufferPointer,
-        value: UnsafeRawBufferPointer, vector: UnsafeBufferPointer<Float> = .init(start: nil, count: 0)
+        value: UnsafeRawBufferPointer, vector: UnsafeBufferPointer<Float> = unsafe .init(start: nil, count: 0)
     ) {
         precondition(kind != .sharedTile || changeCount == sharedCount, "shared tiles stand first")
         precondition(key.count <= UInt16.max && vector.count <= UInt16.max, "a key or a vector is too long")
         let vectorBytes = UnsafeRawBufferPointer(vector)
-        let target = body.extend(by: Change.headerBytes + key.count + value.count + vectorBytes.count)
-        target.storeBytes(of: operation.rawValue << 7 | kind.rawValue, as: UInt8.self)
-        target.storeBytes(of: 0, toByteOffset: 1, as: UInt8.self)
-        target.storeBytes(of: UInt16(key.count).littleEndian, toByteOffset: 2, as: UInt16.self)
-        target.storeBytes(of: UInt32(value.count).littleEndian, toByteOffset: 4, as: UInt32.self)
-        target.storeBytes(of: UInt16(vector.count).littleEndian, toByteOffset: 8, as: UInt16.self)
-        target.storeBytes(of: 0, toByteOffset: 10, as: UInt16.self)
-        var cursor = target + Change.headerBytes
+        let target = unsafe body.extend(by: Change.headerBytes + key.count + value.count + vectorBytes.count)
+        unsafe target.storeBytes(of: operation.rawValue << 7 | kind.rawValue, as: UInt8.self)
+        unsafe target.storeBytes(of: 0, toByteOffset: 1, as: UInt8.self)
+        unsafe target.storeBytes(of: UInt16(key.count).littleEndian, toByteOffset: 2, as: UInt16.self)
+        unsafe target.storeBytes(of: UInt32(value.count).littleEndian, toByteOffset: 4, as: UInt32.self)
+        unsafe target.storeBytes(of: UInt16(vector.count).littleEndian, toByteOffset: 8, as: UInt16.self)
+        unsafe target.storeBytes(of: 0, toByteOffset: 10, as: UInt16.self)
+        var cursor = unsafe target + Change.headerBytes
         for part in [0, 1, 2] {
-            let source = part == 0 ? key : part == 1 ? value : vectorBytes
+            let source = unsafe part == 0 ? key : part == 1 ? value : vectorBytes
             guard let from = source.baseAddress, source.count > 0 else { continue }
-            cursor.copyMemory(from: from, byteCount: source.count)
-            cursor += source.count
+            unsafe cursor.copyMemory(from: from, byteCount: source.count)
+            unsafe cursor += source.count
         }
         changeCount += 1
         if kind == .sharedTile { sharedCount += 1 }
@@ -69,11 +69,11 @@ package struct ChangeBatchWriter: ~Copyable {
                 == header.endOffset - header.firstOffset, "each input record is scored, dropped or dead")
         precondition(body.count <= ChangeBatch.bodyBytesMax, "a batch is capped by bytes before it is encoded")
         encoded.removeAll()
-        _ = encoded.extend(by: ChangeBatchHeader.byteCount)
+        _ = unsafe encoded.extend(by: ChangeBatchHeader.byteCount)
         let method = compressBody()
         write(header, method: method)
-        encoded.append(crc32c(encoded.bytes))
-        return try use(encoded.bytes, stableHash(body.bytes, seed: previous ^ header.seq))
+        unsafe encoded.append(crc32c(encoded.bytes))
+        return try unsafe use(encoded.bytes, stableHash(body.bytes, seed: previous ^ header.seq))
     }
 
     private mutating func compressBody() -> Compression {
@@ -83,15 +83,15 @@ package struct ChangeBatchWriter: ~Copyable {
         case .none: break
         case .lz4:
             let bound = Int(LZ4_compressBound(Int32(length)))
-            let target = encoded.extend(by: bound)
-            written = Int(
+            let target = unsafe encoded.extend(by: bound)
+            written = unsafe Int(
                 LZ4_compress_default(
                     body.base.assumingMemoryBound(to: CChar.self), target.assumingMemoryBound(to: CChar.self),
                     Int32(length), Int32(bound)))
         case .zstd:
             let bound = ZSTD_compressBound(length)
-            let target = encoded.extend(by: bound)
-            let result = ZSTD_compress(target, bound, body.base, length, 1)
+            let target = unsafe encoded.extend(by: bound)
+            let result = unsafe ZSTD_compress(target, bound, body.base, length, 1)
             written = ZSTD_isError(result) == 0 ? result : 0
         }
         // Stored as it is where compressing does not pay, or where a reader's expansion limit would refuse it.
@@ -100,7 +100,7 @@ package struct ChangeBatchWriter: ~Copyable {
             return compression
         }
         encoded.truncate(to: ChangeBatchHeader.byteCount)
-        encoded.append(body.bytes)
+        unsafe encoded.append(body.bytes)
         return .none
     }
 

@@ -2,12 +2,12 @@ internal import CChecksum
 
 /// CRC-32C of bytes.
 package func crc32c(_ bytes: UnsafeRawBufferPointer, continuing crc: UInt32 = 0) -> UInt32 {
-    tl_crc32c(crc, bytes.baseAddress, bytes.count)
+    unsafe tl_crc32c(crc, bytes.baseAddress, bytes.count)
 }
 
 /// The project's one 64-bit hash: partitions, sketches and digests are made of it, so it never changes.
 package func stableHash(_ bytes: UnsafeRawBufferPointer, seed: UInt64 = 0) -> UInt64 {
-    tl_hash64(bytes.baseAddress, bytes.count, seed)
+    unsafe tl_hash64(bytes.baseAddress, bytes.count, seed)
 }
 
 /// A 128-bit hash that stands for an event id: two of a billion ids collide with probability under 10⁻²⁰.
@@ -21,7 +21,7 @@ package struct IdentityHash: Hashable, Sendable {
     }
 
     package init(of bytes: UnsafeRawBufferPointer, seed: UInt64) {
-        let hash = tl_hash128(bytes.baseAddress, bytes.count, seed)
+        let hash = unsafe tl_hash128(bytes.baseAddress, bytes.count, seed)
         low = hash.low
         high = hash.high
     }
@@ -29,5 +29,5 @@ package struct IdentityHash: Hashable, Sendable {
 
 /// The partition of an entity: its hash, folded onto the number of partitions without a division's bias.
 package func partition(of entity: UnsafeRawBufferPointer, count: Int) -> Int {
-    Int(truncatingIfNeeded: stableHash(entity, seed: 0x7061_7274).multipliedFullWidth(by: UInt64(count)).high)
+    unsafe Int(truncatingIfNeeded: stableHash(entity, seed: 0x7061_7274).multipliedFullWidth(by: UInt64(count)).high)
 }

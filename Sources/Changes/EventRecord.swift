@@ -3,7 +3,7 @@
 /// Layout, little-endian: event time (i64 µs), ingest time (i64 µs), input offset (u64), model (u64, the first bytes of
 /// its hash), score (f32), flags (u32), feature count (u16), reason count (u16), field bytes (u32); then the feature
 /// row (f32 each), the reasons (feature index u16, 0 u16, contribution f32), the mapped fields.
-package struct EventRecord {
+@safe package struct EventRecord {
     package struct Flags: OptionSet, Sendable {
         package let rawValue: UInt32
         package init(rawValue: UInt32) { self.rawValue = rawValue }
@@ -36,34 +36,34 @@ package struct EventRecord {
     /// Checks the layout once; `nil` where the bytes do not hold a record.
     package init?(_ bytes: UnsafeRawBufferPointer) {
         guard bytes.count >= Self.headerBytes else { return nil }
-        self.bytes = bytes
-        featureCount = Int(UInt16(littleEndian: bytes.loadUnaligned(fromByteOffset: 40, as: UInt16.self)))
-        reasonCount = Int(UInt16(littleEndian: bytes.loadUnaligned(fromByteOffset: 42, as: UInt16.self)))
-        let fieldBytes = Int(UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 44, as: UInt32.self)))
+        unsafe self.bytes = unsafe bytes
+        featureCount = unsafe Int(UInt16(littleEndian: bytes.loadUnaligned(fromByteOffset: 40, as: UInt16.self)))
+        reasonCount = unsafe Int(UInt16(littleEndian: bytes.loadUnaligned(fromByteOffset: 42, as: UInt16.self)))
+        let fieldBytes = unsafe Int(UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 44, as: UInt32.self)))
         guard bytes.count == Self.headerBytes + featureCount * 4 + reasonCount * 8 + fieldBytes else { return nil }
     }
 
-    package var eventTime: Int64 { Int64(littleEndian: bytes.loadUnaligned(fromByteOffset: 0, as: Int64.self)) }
-    package var ingestTime: Int64 { Int64(littleEndian: bytes.loadUnaligned(fromByteOffset: 8, as: Int64.self)) }
-    package var inputOffset: UInt64 { UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: 16, as: UInt64.self)) }
-    package var model: UInt64 { UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: 24, as: UInt64.self)) }
+    package var eventTime: Int64 { unsafe Int64(littleEndian: bytes.loadUnaligned(fromByteOffset: 0, as: Int64.self)) }
+    package var ingestTime: Int64 { unsafe Int64(littleEndian: bytes.loadUnaligned(fromByteOffset: 8, as: Int64.self)) }
+    package var inputOffset: UInt64 { unsafe UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: 16, as: UInt64.self)) }
+    package var model: UInt64 { unsafe UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: 24, as: UInt64.self)) }
     package var score: Float {
-        Float(bitPattern: UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 32, as: UInt32.self)))
+        unsafe Float(bitPattern: UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 32, as: UInt32.self)))
     }
     package var flags: Flags {
-        Flags(rawValue: UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 36, as: UInt32.self)))
+        unsafe Flags(rawValue: UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 36, as: UInt32.self)))
     }
 
     package func feature(_ index: Int) -> Float {
         precondition(index >= 0 && index < featureCount)
-        let bits = bytes.loadUnaligned(fromByteOffset: Self.headerBytes + index * 4, as: UInt32.self)
+        let bits = unsafe bytes.loadUnaligned(fromByteOffset: Self.headerBytes + index * 4, as: UInt32.self)
         return Float(bitPattern: UInt32(littleEndian: bits))
     }
 
     package func reason(_ index: Int) -> Reason {
         precondition(index >= 0 && index < reasonCount)
         let offset = Self.headerBytes + featureCount * 4 + index * 8
-        return Reason(
+        return unsafe Reason(
             feature: UInt16(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt16.self)),
             contribution: Float(
                 bitPattern: UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: offset + 4, as: UInt32.self))))
@@ -71,7 +71,7 @@ package struct EventRecord {
 
     /// The mapped fields, in the pipeline's own encoding.
     package var fields: UnsafeRawBufferPointer {
-        UnsafeRawBufferPointer(rebasing: bytes[(Self.headerBytes + featureCount * 4 + reasonCount * 8)...])
+        unsafe UnsafeRawBufferPointer(rebasing: bytes[(Self.headerBytes + featureCount * 4 + reasonCount * 8)...])
     }
 }
 
@@ -103,27 +103,27 @@ extension EventRecord {
         to writer: inout ByteWriter
     ) {
         let size = headerBytes + features.count * 4 + reasons.count * 8 + fields.count
-        let target = writer.extend(by: size)
-        target.storeBytes(of: head.eventTime.littleEndian, as: Int64.self)
-        target.storeBytes(of: head.ingestTime.littleEndian, toByteOffset: 8, as: Int64.self)
-        target.storeBytes(of: head.inputOffset.littleEndian, toByteOffset: 16, as: UInt64.self)
-        target.storeBytes(of: head.model.littleEndian, toByteOffset: 24, as: UInt64.self)
-        target.storeBytes(of: head.score.bitPattern.littleEndian, toByteOffset: 32, as: UInt32.self)
-        target.storeBytes(of: head.flags.rawValue.littleEndian, toByteOffset: 36, as: UInt32.self)
-        target.storeBytes(of: UInt16(features.count).littleEndian, toByteOffset: 40, as: UInt16.self)
-        target.storeBytes(of: UInt16(reasons.count).littleEndian, toByteOffset: 42, as: UInt16.self)
-        target.storeBytes(of: UInt32(fields.count).littleEndian, toByteOffset: 44, as: UInt32.self)
-        var cursor = target + headerBytes
+        let target = unsafe writer.extend(by: size)
+        unsafe target.storeBytes(of: head.eventTime.littleEndian, as: Int64.self)
+        unsafe target.storeBytes(of: head.ingestTime.littleEndian, toByteOffset: 8, as: Int64.self)
+        unsafe target.storeBytes(of: head.inputOffset.littleEndian, toByteOffset: 16, as: UInt64.self)
+        unsafe target.storeBytes(of: head.model.littleEndian, toByteOffset: 24, as: UInt64.self)
+        unsafe target.storeBytes(of: head.score.bitPattern.littleEndian, toByteOffset: 32, as: UInt32.self)
+        unsafe target.storeBytes(of: head.flags.rawValue.littleEndian, toByteOffset: 36, as: UInt32.self)
+        unsafe target.storeBytes(of: UInt16(features.count).littleEndian, toByteOffset: 40, as: UInt16.self)
+        unsafe target.storeBytes(of: UInt16(reasons.count).littleEndian, toByteOffset: 42, as: UInt16.self)
+        unsafe target.storeBytes(of: UInt32(fields.count).littleEndian, toByteOffset: 44, as: UInt32.self)
+        var cursor = unsafe target + headerBytes
         if let row = features.baseAddress {
-            cursor.copyMemory(from: row, byteCount: features.count * 4)
-            cursor += features.count * 4
+            unsafe cursor.copyMemory(from: row, byteCount: features.count * 4)
+            unsafe cursor += features.count * 4
         }
         for reason in reasons {
-            cursor.storeBytes(of: reason.feature.littleEndian, as: UInt16.self)
-            cursor.storeBytes(of: 0, toByteOffset: 2, as: UInt16.self)
-            cursor.storeBytes(of: reason.contribution.bitPattern.littleEndian, toByteOffset: 4, as: UInt32.self)
-            cursor += 8
+            unsafe cursor.storeBytes(of: reason.feature.littleEndian, as: UInt16.self)
+            unsafe cursor.storeBytes(of: 0, toByteOffset: 2, as: UInt16.self)
+            unsafe cursor.storeBytes(of: reason.contribution.bitPattern.littleEndian, toByteOffset: 4, as: UInt32.self)
+            unsafe cursor += 8
         }
-        if let base = fields.baseAddress, fields.count > 0 { cursor.copyMemory(from: base, byteCount: fields.count) }
+        if let base = fields.baseAddress, fields.count > 0 { unsafe cursor.copyMemory(from: base, byteCount: fields.count) }
     }
 }

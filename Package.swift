@@ -76,7 +76,7 @@ let package = Package(
         suite("HouseTests", []),
         suite("ChangesTests", ["Changes", "CChecksum"]),
         suite("StorageTests", ["Storage", "Changes"]),
-        suite("FeaturesTests", ["Features", "Changes"]),
+        suite("FeaturesTests", ["Features", "Changes", "CWindows"]),
         suite("ScoringTests", ["Scoring"]),
         suite("HTTPTests", ["HTTP"]),
         suite("VectorsTests", ["Vectors"]),

@@ -1,0 +1,235 @@
+internal import CWindows
+import Changes
+
+/// The window tiles of every entity, and the one implementation of features over them: the core, the edges and the
+/// offline export all run this code.
+///
+/// Order of use in the core, for each batch: `observe` each event, `stage` the tiles that changed, then `commit` once
+/// the log has the batch, or `rollback`. A replica calls `apply` instead. Not thread-safe: its owner serialises.
+@safe package final class FeatureState {
+    package let pipeline: Pipeline
+    package let partitions: Int
+    let layouts: [EntityLayout]
+    /// Tables of the primary entity, one a partition.
+    let primary: [EntityTable]
+    /// Tables of the shared entities, in the pipeline's order.
+    let shared: [EntityTable]
+    var touched: [Touched] = []
+    var journal: [JournalEntry] = []
+    var journalBytes = ByteWriter(capacity: 1 << 20)
+    let staged = ByteWriterBox()
+    let storeKey = ByteWriterBox()
+    var unsaved: [Touched] = []
+    var sweep: [Touched] = []
+    private let values: UnsafeMutablePointer<Double>
+    private let hashes: UnsafeMutablePointer<UInt64>
+    private let windows: UnsafeMutablePointer<tl_window_t>
+    private let keyBuffer: UnsafeMutableRawPointer
+    private var windowBase: [Int] = []
+    private var before: [Int64]
+    private var present: [Bool]
+    /// Reads an entity that is not in memory from the disk: its encoded tiles, by key.
+    package var load: ((_ storageKey: UnsafeRawBufferPointer, _ use: (UnsafeRawBufferPointer) -> Void) -> Void)?
+
+    @safe struct Touched {
+        var table: UInt16
+        var record: UnsafeMutableRawPointer
+    }
+
+    @safe struct JournalEntry {
+        var table: UInt16
+        var level: UInt8
+        var partition: UInt16
+        var slot: UInt32
+        var record: UnsafeMutableRawPointer
+        var offset: Int
+    }
+
+    package init(_ pipeline: Pipeline, partitions: Int) {
+        self.pipeline = pipeline
+        self.partitions = partitions
+        layouts = pipeline.entities.enumerated().map { EntityLayout($1, kind: $0, partitions: partitions) }
+        let first = layouts[0]
+        primary = (0..<partitions).map { _ in EntityTable(first) }
+        shared = layouts.dropFirst().map { EntityTable($0) }
+        unsafe values = .allocate(capacity: Int(TL_MEASURES_MAX))
+        unsafe hashes = .allocate(capacity: Int(TL_DISTINCTS_MAX))
+        let total = pipeline.entities.reduce(0) { $0 + $1.windows.count }
+        unsafe windows = .allocate(capacity: max(1, total))
+        unsafe windows.initialize(repeating: tl_window_t(), count: max(1, total))
+        unsafe keyBuffer = .allocate(byteCount: 256, alignment: 8)
+        before = Array(repeating: 0, count: pipeline.entities.count)
+        present = Array(repeating: false, count: pipeline.entities.count)
+        var base = 0
+        for entity in pipeline.entities {
+            windowBase.append(base)
+            base += entity.windows.count
+        }
+    }
+
+    deinit {
+        unsafe values.deallocate()
+        unsafe hashes.deallocate()
+        unsafe windows.deallocate()
+        unsafe keyBuffer.deallocate()
+    }
+
+    package var featureCount: Int { pipeline.features.count }
+
+    /// Entities in memory.
+    package var entityCount: Int { primary.reduce(0) { $0 + $1.count } + shared.reduce(0) { $0 + $1.count } }
+
+    /// Bytes of the tables.
+    package var memoryBytes: Int { primary.reduce(0) { $0 + $1.bytes } + shared.reduce(0) { $0 + $1.bytes } }
+
+    /// Bytes that one entity of each kind takes in memory.
+    package var recordBytes: [Int] { layouts.map(\.recordBytes) }
+
+    func table(_ number: UInt16) -> EntityTable {
+        Int(number) < partitions ? primary[Int(number)] : shared[Int(number) - partitions]
+    }
+
+    func tableNumber(entity: Int, partition: Int) -> UInt16 {
+        UInt16(entity == 0 ? partition : partitions + entity - 1)
+    }
+
+    /// Adds the decoder's event to the tiles of its entities and writes its features: `featureCount` Float32s.
+    ///
+    /// Windows of length L at the event's time t cover (t − L, t], the event itself once; the old end snaps outward to
+    /// a tile's edge. Returns whether the event was too late for a tile of at least one of its windows.
+    package func observe(
+        _ decoder: EventDecoder, tenant: Int, partition: Int, time: Int64, row: UnsafeMutablePointer<Float>
+    ) -> Bool {
+        var late = false
+        for entity in pipeline.entities.indices {
+            let id = unsafe decoder.text(pipeline.entities[entity].column)
+            present[entity] = id.count > 0
+            guard present[entity] else { continue }
+            late = unsafe add(decoder, entity: entity, tenant: tenant, id: id, partition: partition, time: time) || late
+        }
+        unsafe compute(decoder, time: time, row: row)
+        return late
+    }
+
+    /// The features that an event would get, without a trace: the same code, then a rollback.
+    package func preview(
+        _ decoder: EventDecoder, tenant: Int, partition: Int, time: Int64, row: UnsafeMutablePointer<Float>
+    ) {
+        precondition(touched.isEmpty, "a preview is never taken in the middle of a batch")
+        _ = unsafe observe(decoder, tenant: tenant, partition: partition, time: time, row: row)
+        rollback()
+    }
+
+    func add(
+        _ decoder: EventDecoder, entity: Int, tenant: Int, id: UnsafeRawBufferPointer, partition: Int, time: Int64
+    ) -> Bool {
+        let layout = layouts[entity]
+        let number = tableNumber(entity: entity, partition: partition)
+        let record = unsafe record(in: number, key: key(tenant: tenant, kind: layout.kind, id: id))
+        for (index, column) in layout.entity.measures.enumerated() { unsafe values[index] = decoder.number(column) }
+        for (index, column) in layout.entity.distincts.enumerated() {
+            let text = unsafe decoder.text(column)
+            unsafe hashes[index] = unsafe text.count == 0 ? 0 : max(1, stableHash(text, seed: 0x6469_7374))
+        }
+        unsafe touch(record, number)
+        before[entity] = unsafe RecordHead.last(record)
+        var late = false
+        for level in TileLevel.all where layout.level(level.index).slots > 0 {
+            let index = UInt32(time / level.width)
+            let slot = index & UInt32(level.slots - 1)
+            unsafe save(record, number, level: level, slot: slot, partition: partition)
+            let added =
+                unsafe layout.entity.shared
+                ? tl_partial_add(
+                    record, layout.c, Int32(level.index), index, UInt32(partition), values, hashes)
+                : tl_tile_add(record, layout.c, Int32(level.index), index, values, hashes)
+            if added == 0 { late = true }
+            let base = windowBase[entity]
+            for (offset, window) in layout.entity.windows.enumerated() where window.level == level.index {
+                unsafe tl_window_read(
+                    record, layout.c, Int32(level.index), index - UInt32(window.tiles), index, window.sketches ? 1 : 0,
+                    windows + base + offset)
+            }
+        }
+        if layout.entity.shared {
+            let last = unsafe partialLast(record, layout, partition)
+            if time > last { unsafe setPartialLast(record, layout, partition, time) }
+        } else if unsafe time > RecordHead.last(record) {
+            unsafe RecordHead.setLast(record, time)
+        }
+        return late
+    }
+
+    func compute(_ decoder: EventDecoder, time: Int64, row: UnsafeMutablePointer<Float>) {
+        for (index, feature) in pipeline.features.enumerated() {
+            switch feature {
+            case .value(let column): unsafe row[index] = Float(decoder.number(column))
+            case .log(let column):
+                unsafe row[index] = FeatureMath.logOnePlus(decoder.number(column))
+            case .clock(let clock): unsafe row[index] = FeatureMath.clock(clock, time)
+            case .sinceLast(let entity):
+                unsafe row[index] =
+                    present[entity] && before[entity] > 0
+                    ? Float(Double(max(0, time - before[entity])) / 1_000_000) : .nan
+            case .window(let entity, let window, let measure, let statistic):
+                unsafe row[index] =
+                    unsafe present[entity]
+                    ? FeatureMath.statistic(statistic, windows + windowBase[entity] + window, measure: measure) : .nan
+            case .distinct(let entity, let window, let distinct):
+                unsafe row[index] =
+                    unsafe present[entity]
+                    ? FeatureMath.distinct(windows + windowBase[entity] + window, distinct: distinct) : .nan
+            case .ratio(let entity, let window, let measure, let column):
+                let mean =
+                    unsafe present[entity]
+                    ? FeatureMath.mean(windows + windowBase[entity] + window, measure: measure) : Double.nan
+                unsafe row[index] = Float(decoder.number(column) / mean)
+            }
+        }
+    }
+
+    /// Tenant, kind and id in the state's key buffer: the key of a tile change.
+    func key(tenant: Int, kind: UInt8, id: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
+        var name = pipeline.tenants[tenant]
+        let length = name.withUTF8 { utf8 in
+            unsafe keyBuffer.storeBytes(of: UInt8(utf8.count), as: UInt8.self)
+            if let base = utf8.baseAddress { unsafe (keyBuffer + 1).copyMemory(from: base, byteCount: utf8.count) }
+            return utf8.count
+        }
+        unsafe keyBuffer.storeBytes(of: kind, toByteOffset: 1 + length, as: UInt8.self)
+        if let base = id.baseAddress { unsafe (keyBuffer + 2 + length).copyMemory(from: base, byteCount: id.count) }
+        return unsafe UnsafeRawBufferPointer(start: keyBuffer, count: 2 + length + id.count)
+    }
+
+    func record(in number: UInt16, key: UnsafeRawBufferPointer) -> UnsafeMutableRawPointer {
+        let table = table(number)
+        let hash = unsafe stableHash(key)
+        if let found = unsafe table.find(hash, key) { return unsafe found }
+        let fresh = unsafe table.insert(hash, key)
+        unsafe loadStored(number, key, into: fresh, table.layout)
+        return unsafe fresh
+    }
+
+    func touch(_ record: UnsafeMutableRawPointer, _ number: UInt16) {
+        let flags = unsafe RecordHead.flags(record)
+        guard !flags.contains(.inBatch) else { return }
+        unsafe RecordHead.setFlags(record, flags.union(.inBatch))
+        unsafe RecordHead.saveLast(record, RecordHead.last(record))
+        unsafe touched.append(Touched(table: number, record: record))
+        let layout = table(number).layout
+        if layout.entity.shared { unsafe journalLast(record, number, layout) }
+    }
+
+    func partialLast(_ record: UnsafeMutableRawPointer, _ layout: EntityLayout, _ partition: Int) -> Int64 {
+        unsafe record.load(fromByteOffset: Int(layout.c.pointee.last_offset) + partition * 8, as: Int64.self)
+    }
+
+    func setPartialLast(
+        _ record: UnsafeMutableRawPointer, _ layout: EntityLayout, _ partition: Int, _ time: Int64
+    ) {
+        unsafe record.storeBytes(of: time, toByteOffset: Int(layout.c.pointee.last_offset) + partition * 8, as: Int64.self)
+        var last: Int64 = 0
+        for q in 0..<partitions { last = unsafe max(last, partialLast(record, layout, q)) }
+        unsafe RecordHead.setLast(record, last)
+    }
+}

@@ -1,0 +1,112 @@
+/// What a pipeline file declares: where an event's parts sit in its JSON, which features are made of them, which model
+/// scores them, and the limits.
+package struct Pipeline: Sendable {
+    /// What a column of the event holds.
+    package enum ColumnType: Sendable, Equatable {
+        case text
+        case number
+        case time(TimeUnit)
+    }
+
+    /// The unit of a time that is given as a number; a text is always RFC 3339.
+    package enum TimeUnit: String, Sendable, CaseIterable {
+        case rfc3339, s, ms, us, ns
+    }
+
+    /// One value that is read from an event's JSON.
+    package struct Column: Sendable {
+        package let name: String
+        /// Names joined by dots.
+        package let path: String
+        package let type: ColumnType
+        package let required: Bool
+    }
+
+    /// A kind of thing that events are about, such as a customer.
+    package struct Entity: Sendable {
+        package let name: String
+        /// Index of its column.
+        package let column: Int
+        /// A shared entity's events lie in every partition: each keeps a partial, merged on read.
+        package let shared: Bool
+        /// Columns whose values its tiles sum.
+        package let measures: [Int]
+        /// Columns whose distinct values its tiles sketch.
+        package let distincts: [Int]
+        package let windows: [Window]
+    }
+
+    /// A span of tiles that features read together.
+    package struct Window: Sendable, Equatable {
+        /// 0 minutes, 1 hours, 2 days.
+        package let level: Int
+        /// Its length in tiles of the level.
+        package let tiles: Int
+        package var sketches: Bool
+        package let label: String
+    }
+
+    package enum Statistic: String, Sendable, CaseIterable {
+        case count, sum, mean, max, min, stddev
+    }
+
+    package enum Clock: String, Sendable, CaseIterable {
+        case hour, weekday, night, weekend
+    }
+
+    package enum Feature: Sendable {
+        case value(column: Int)
+        /// log(1 + x) of a value that is not negative.
+        case log(column: Int)
+        case clock(Clock)
+        case sinceLast(entity: Int)
+        case window(entity: Int, window: Int, measure: Int, statistic: Statistic)
+        case distinct(entity: Int, window: Int, distinct: Int)
+        /// The event's value over the entity's own mean in the window.
+        case ratio(entity: Int, window: Int, measure: Int, column: Int)
+    }
+
+    package struct Limits: Sendable {
+        /// How long a batch may wait for more events, in microseconds.
+        package var latencyBudgetMicroseconds = 10_000
+        package var eventBytesMax = 256 << 10
+        /// An event further ahead of its append time than this is scored as of its append time.
+        package var futureMicroseconds: Int64 = 300_000_000
+        /// Duplicates are known for this many ids and this long, a partition.
+        package var duplicateIdsMax = 1_000_000
+        package var duplicateWindowMicroseconds: Int64 = 86_400_000_000
+        /// Entities whose tiles stay in memory; the rest is read from disk when needed.
+        package var entitiesInMemoryMax = 200_000
+        package var tailVectorsMax = 1_000_000
+    }
+
+    package let name: String
+    package let schema: UInt32
+    package let file: String
+    package let assumeUTC: Bool
+    /// The event's id, its time, its tenant (where the events say it), then entities and fields.
+    package let columns: [Column]
+    package let tenantColumn: Int?
+    package let tenants: [String]
+    /// The first is the primary one.
+    package let entities: [Entity]
+    /// Columns kept with each scored event, in this order.
+    package let kept: [Int]
+    package let features: [Feature]
+    package let featureNames: [String]
+    /// Path of the model file, relative paths beginning at the pipeline file's folder.
+    package let model: String?
+    /// Scores above this are flagged.
+    package let threshold: Float
+    /// How many reasons go with a flagged event.
+    package let reasonsMax: Int
+    package let limits: Limits
+
+    package static let idColumn = 0
+    package static let timeColumn = 1
+    /// Longest entity id, tenant's name and kept text, in bytes.
+    package static let entityBytesMax = 64
+    package static let tenantBytesMax = 32
+    package static let textBytesMax = 1024
+    package static let idBytesMax = 128
+}

@@ -1,0 +1,173 @@
+internal import CRocksDB
+import Changes
+
+/// One RocksDB database: a view of a log, or the embedded log itself.
+///
+/// There is one column family; kinds of key are told apart by prefix (RocksDB 7.8.3 can lose a family in an atomic
+/// flush without its log). Reads, writes and iterators may be used from any thread. Blocking.
+///
+/// `@unchecked Sendable`: "a single DB object may be shared by several threads" (rocksdb/db.h).
+@safe package final class Store: @unchecked Sendable {
+    /// How a store is opened.
+    package struct Configuration: Sendable {
+        package enum Mode: Sendable {
+            case readWrite
+            /// Follows a store that another process writes; its own notes go to `scratch`. `catchUp` moves it on.
+            case secondary(scratch: String)
+        }
+
+        package var mode = Mode.readWrite
+        /// A view has no log of its own: the changelog is its log, and a crash leaves an older, consistent prefix.
+        package var hasLog = false
+        /// Values of at least this many bytes lie in blob files, which compaction never copies; 0 for none.
+        package var blobBytesMin = 0
+        package var blockCacheBytes = 64 << 20
+        package var writeBufferBytes = 64 << 20
+
+        package init() {}
+    }
+
+    let handle: OpaquePointer
+    private let options: OpaquePointer
+    private let cache: OpaquePointer
+    private let plainWrites: OpaquePointer
+    private let syncedWrites: OpaquePointer
+    let reads: OpaquePointer
+    package let path: String
+
+    package init(path: String, _ configuration: Configuration = Configuration()) throws(StoreError) {
+        self.path = path
+        unsafe cache = unsafe rocksdb_cache_create_lru(configuration.blockCacheBytes)
+        unsafe options = unsafe Self.makeOptions(configuration, cache: cache)
+        unsafe plainWrites = unsafe rocksdb_writeoptions_create()
+        unsafe rocksdb_writeoptions_disable_WAL(plainWrites, configuration.hasLog ? 0 : 1)
+        unsafe syncedWrites = unsafe rocksdb_writeoptions_create()
+        if configuration.hasLog { unsafe rocksdb_writeoptions_set_sync(syncedWrites, 1) }
+        unsafe rocksdb_writeoptions_disable_WAL(syncedWrites, configuration.hasLog ? 0 : 1)
+        unsafe reads = unsafe rocksdb_readoptions_create()
+        var error: UnsafeMutablePointer<CChar>?
+        let opened: OpaquePointer? =
+            switch configuration.mode {
+            case .readWrite: unsafe rocksdb_open(options, path, &error)
+            case .secondary(let scratch): unsafe rocksdb_open_as_secondary(options, path, scratch, &error)
+            }
+        guard let opened = unsafe opened else {
+            let message = unsafe Self.take(&error) ?? "unknown"
+            unsafe rocksdb_readoptions_destroy(reads)
+            unsafe rocksdb_writeoptions_destroy(plainWrites)
+            unsafe rocksdb_writeoptions_destroy(syncedWrites)
+            unsafe rocksdb_options_destroy(options)
+            unsafe rocksdb_cache_destroy(cache)
+            throw StoreError(operation: "open \(path)", message: message)
+        }
+        unsafe handle = unsafe opened
+    }
+
+    deinit {
+        unsafe rocksdb_close(handle)
+        unsafe rocksdb_readoptions_destroy(reads)
+        unsafe rocksdb_writeoptions_destroy(plainWrites)
+        unsafe rocksdb_writeoptions_destroy(syncedWrites)
+        unsafe rocksdb_options_destroy(options)
+        unsafe rocksdb_cache_destroy(cache)
+    }
+
+    /// Writes the batch as one atomic step; with `synced`, it is on the disk when this returns (stores with a log only).
+    package func write(_ batch: borrowing StoreBatch, synced: Bool = false) throws(StoreError) {
+        var error: UnsafeMutablePointer<CChar>?
+        unsafe rocksdb_write(handle, synced ? syncedWrites : plainWrites, batch.handle, &error)
+        if let message = unsafe Self.take(&error) { throw StoreError(operation: "write \(path)", message: message) }
+    }
+
+    /// Lends the value of a key without copying it; `nil` where there is none.
+    package func get<Result>(
+        _ key: UnsafeRawBufferPointer, _ use: (UnsafeRawBufferPointer) throws -> Result
+    ) throws -> Result? {
+        var error: UnsafeMutablePointer<CChar>?
+        let slice = unsafe rocksdb_get_pinned(
+            handle, reads, key.baseAddress?.assumingMemoryBound(to: CChar.self), key.count, &error)
+        if let message = unsafe Self.take(&error) { throw StoreError(operation: "read \(path)", message: message) }
+        guard let slice = unsafe slice else { return nil }
+        defer { unsafe rocksdb_pinnableslice_destroy(slice) }
+        var length = 0
+        let value = unsafe rocksdb_pinnableslice_value(slice, &length)
+        return unsafe try use(UnsafeRawBufferPointer(start: value, count: length))
+    }
+
+    package func get<Result>(_ key: [UInt8], _ use: (UnsafeRawBufferPointer) throws -> Result) throws -> Result? {
+        try unsafe key.withUnsafeBytes { try unsafe get($0, use) }
+    }
+
+    /// Moves a secondary on to what the writing process has written by now.
+    package func catchUp() throws(StoreError) {
+        var error: UnsafeMutablePointer<CChar>?
+        unsafe rocksdb_try_catch_up_with_primary(handle, &error)
+        if let message = unsafe Self.take(&error) { throw StoreError(operation: "follow \(path)", message: message) }
+    }
+
+    /// Puts what is in memory on the disk. A view without a log needs it before a planned stop.
+    package func flush() throws(StoreError) {
+        let options = unsafe rocksdb_flushoptions_create()
+        defer { unsafe rocksdb_flushoptions_destroy(options) }
+        unsafe rocksdb_flushoptions_set_wait(options, 1)
+        var error: UnsafeMutablePointer<CChar>?
+        unsafe rocksdb_flush(handle, options, &error)
+        if let message = unsafe Self.take(&error) { throw StoreError(operation: "flush \(path)", message: message) }
+    }
+
+    /// Makes a consistent copy of the store in a folder that does not exist yet, by hard links where it can.
+    package func checkpoint(to folder: String) throws(StoreError) {
+        var error: UnsafeMutablePointer<CChar>?
+        let checkpoint = unsafe rocksdb_checkpoint_object_create(handle, &error)
+        if let message = unsafe Self.take(&error) { throw StoreError(operation: "checkpoint \(path)", message: message) }
+        defer { unsafe rocksdb_checkpoint_object_destroy(checkpoint) }
+        unsafe rocksdb_checkpoint_create(checkpoint, folder, 0, &error)
+        if let message = unsafe Self.take(&error) { throw StoreError(operation: "checkpoint \(path)", message: message) }
+    }
+
+    /// A whole-number property such as `rocksdb.estimate-num-keys`.
+    package func property(_ name: String) -> UInt64? {
+        var value: UInt64 = 0
+        return unsafe rocksdb_property_int(handle, name, &value) == 0 ? value : nil
+    }
+
+    /// Reads and frees an error text of RocksDB.
+    static func take(_ error: inout UnsafeMutablePointer<CChar>?) -> String? {
+        guard let text = unsafe error else { return nil }
+        defer {
+            unsafe rocksdb_free(text)
+            unsafe error = nil
+        }
+        return unsafe String(cString: text)
+    }
+
+    private static func makeOptions(_ configuration: Configuration, cache: OpaquePointer) -> OpaquePointer {
+        let options = unsafe rocksdb_options_create()!
+        unsafe rocksdb_options_set_create_if_missing(options, 1)
+        unsafe rocksdb_options_set_compression(options, Int32(rocksdb_lz4_compression))
+        unsafe rocksdb_options_set_write_buffer_size(options, configuration.writeBufferBytes)
+        // All memtables together, whatever waits to be flushed.
+        unsafe rocksdb_options_set_db_write_buffer_size(options, configuration.writeBufferBytes * 2)
+        unsafe rocksdb_options_set_max_write_buffer_number(options, 3)
+        unsafe rocksdb_options_set_max_background_jobs(options, 2)
+        unsafe rocksdb_options_set_keep_log_file_num(options, 2)
+        unsafe rocksdb_options_set_max_log_file_size(options, 1 << 20)
+        unsafe rocksdb_options_set_info_log_level(options, 2)  // warnings
+        unsafe rocksdb_options_set_max_open_files(options, { if case .secondary = configuration.mode { -1 } else { 512 } }())
+        if configuration.hasLog { unsafe rocksdb_options_set_max_total_wal_size(options, UInt64(configuration.writeBufferBytes) * 4) }
+        if configuration.blobBytesMin > 0 {
+            unsafe rocksdb_options_set_enable_blob_files(options, 1)
+            unsafe rocksdb_options_set_min_blob_size(options, UInt64(configuration.blobBytesMin))
+            unsafe rocksdb_options_set_blob_compression_type(options, Int32(rocksdb_no_compression))
+        }
+        let table = unsafe rocksdb_block_based_options_create()
+        unsafe rocksdb_block_based_options_set_block_cache(table, cache)
+        // Index and filter blocks count against the cache: memory has one bound.
+        unsafe rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1)
+        unsafe rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(table, 1)
+        unsafe rocksdb_block_based_options_set_filter_policy(table, rocksdb_filterpolicy_create_bloom_full(10))
+        unsafe rocksdb_options_set_block_based_table_factory(options, table)
+        unsafe rocksdb_block_based_options_destroy(table)
+        return unsafe options
+    }
+}

@@ -73,11 +73,18 @@ let package = Package(
             swiftSettings: strict
         ),
 
+        .executableTarget(
+            name: "ForestBench",
+            dependencies: ["Scoring", "CForest"],
+            path: "loadtest/Bench/Forest",
+            swiftSettings: [.swiftLanguageMode(.v6)]
+        ),
+
         suite("HouseTests", []),
         suite("ChangesTests", ["Changes", "CChecksum"]),
         suite("StorageTests", ["Storage", "Changes"]),
         suite("FeaturesTests", ["Features", "Changes"]),
-        suite("ScoringTests", ["Scoring"]),
+        suite("ScoringTests", ["Scoring", "CForest"], resources: [.copy("Fixtures")]),
         suite("HTTPTests", ["HTTP"]),
         suite("VectorsTests", ["Vectors"]),
     ],

@@ -192,6 +192,10 @@ void cforest_contributions(const cforest *f, const float *row, int32_t group, fl
     }
 }
 
+float cforest_logit(float p) { return -logf(1.0f / p - 1.0f); }
+
+float cforest_log(float x) { return logf(x); }
+
 float cforest_decimal(uint64_t digits, int32_t exponent, int32_t exact, const char *text) {
     static const double powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
                                     1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};

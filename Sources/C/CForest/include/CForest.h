@@ -107,6 +107,10 @@ int32_t cforest_column_count(const cforest *forest);
 /// terminated by a NUL: it is read only where the quick way can't decide.
 float cforest_decimal(uint64_t digits, int32_t exponent, int32_t exact, const char *text);
 
+/// The C library's `-log(1 / p - 1)` and `log(x)` in Float32: base scores become margins as XGBoost makes them.
+float cforest_logit(float p);
+float cforest_log(float x);
+
 /// Bytes that the process has allocated so far by malloc: for tests that a call allocates nothing.
 size_t cforest_allocated_bytes(void);
 

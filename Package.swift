@@ -80,11 +80,12 @@ let package = Package(
             swiftSettings: [.swiftLanguageMode(.v6)]
         ),
 
+        .target(name: "CAllocations", path: "Tests/CAllocations"),
         suite("HouseTests", []),
         suite("ChangesTests", ["Changes", "CChecksum"]),
         suite("StorageTests", ["Storage", "Changes"]),
         suite("FeaturesTests", ["Features", "Changes"]),
-        suite("ScoringTests", ["Scoring", "CForest"], resources: [.copy("Fixtures")]),
+        suite("ScoringTests", ["Scoring", "CForest", "CAllocations"], resources: [.copy("Fixtures")]),
         suite("HTTPTests", ["HTTP"]),
         suite("VectorsTests", ["Vectors"]),
     ],

@@ -62,7 +62,8 @@ package struct ModelDescription: Sendable {
         lines.append("base score   \(baseScores.prefix(8).map { "\($0)" }.joined(separator: ", "))")
         lines.append("embedding    \(embedding == 0 ? "none" : "\(embedding) coordinates")")
         if let bestIteration {
-            lines.append("note         stopped early, best iteration \(bestIteration); all trees count, as in Booster.predict")
+            lines.append("note         stopped early, best iteration \(bestIteration)")
+            lines.append("             all trees count, as in Booster.predict")
         }
         lines.append("runs         \(path)")
         return lines.joined(separator: "\n")

@@ -1,6 +1,5 @@
 #include "Internal.h"
 
-#include <malloc.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -209,9 +208,4 @@ float cforest_decimal(uint64_t digits, int32_t exponent, int32_t exact, const ch
         if ((bits & 0x1fffffff) != 0x10000000 && d > 1e-37 && d < 3e38) return (float)d;
     }
     return strtof(text, NULL);
-}
-
-size_t cforest_allocated_bytes(void) {
-    struct mallinfo2 info = mallinfo2();
-    return info.uordblks + info.hblkhd;
 }

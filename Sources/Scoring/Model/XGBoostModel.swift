@@ -42,7 +42,6 @@ struct XGBoostModel: Sendable {
         }
         groupCount = try Self.groups(parameters, objective)
         baseScores = try Self.baseScores(parameters.member("base_score"), groups: groupCount)
-        baseMargins = try Self.baseMargins(baseScores, objective)
         featureNames = try learner.optional("feature_names")?.strings() ?? []
         featureTypes = try learner.optional("feature_types")?.strings() ?? []
         guard featureNames.isEmpty || featureNames.count == featureCount else {
@@ -56,6 +55,9 @@ struct XGBoostModel: Sendable {
             throw ModelError(.unsupported, "the booster `\(name)` is not known here")
         }
         self.booster = booster
+        // XGBoost 3.2's gblinear starts every output from the first base score, though it estimates one for each.
+        let scores = booster == .gblinear ? Array(repeating: baseScores[0], count: groupCount) : baseScores
+        baseMargins = try Self.baseMargins(scores, objective)
         if booster == .gblinear {
             weights = try Self.weights(try gradient.member("model"), features: featureCount, groups: groupCount)
             trees = TreeArrays()

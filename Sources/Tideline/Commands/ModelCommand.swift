@@ -58,7 +58,8 @@ enum ModelCommand {
             do throws(ModelError) {
                 guard let line = try reader.next() else { break }
                 if line.isEmpty, names.count != 1 { continue }
-                try RowFile.parse(line, number: reader.number, names: names, columns: columns, into: &rows, waiting * features)
+                try RowFile.parse(
+                    line, number: reader.number, names: names, columns: columns, into: &rows, waiting * features)
                 waiting += 1
             } catch {
                 failure = error
@@ -93,7 +94,7 @@ enum ModelCommand {
     }
 
     private static func complain(_ message: String) {
-        let line = "tideline: \(message)\n"
-        _ = unsafe fputs(line, stderr)
+        let line = Array("tideline: \(message)\n".utf8)
+        _ = unsafe Glibc.write(STDERR_FILENO, line, line.count)
     }
 }

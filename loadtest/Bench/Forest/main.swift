@@ -59,7 +59,8 @@ do {
         score(forest, all)
     } else {
         print(forest.description.text)
-        for (level, name) in [(0, "plain"), (1, "avx2"), (2, "avx512")] where cforest_force_level(Int32(level)) == level {
+        for (level, name) in [(0, "plain"), (1, "avx2"), (2, "avx512")] where cforest_force_level(Int32(level)) == level
+        {
             var line = name.padding(toLength: 8, withPad: " ", startingAt: 0)
             for (batch, embedding) in [(1, false), (1, true), (8, true), (64, false), (64, true), (512, true)] {
                 let cost = microseconds(forest, all, batch: batch, embedding: embedding)

@@ -111,9 +111,6 @@ float cforest_decimal(uint64_t digits, int32_t exponent, int32_t exact, const ch
 float cforest_logit(float p);
 float cforest_log(float x);
 
-/// Bytes that the process has allocated so far by malloc: for tests that a call allocates nothing.
-size_t cforest_allocated_bytes(void);
-
 #ifdef __cplusplus
 }
 #endif

@@ -1,4 +1,4 @@
-private import Glibc
+import Glibc
 
 /// Finds out what a file is, and parses it.
 enum ModelFile {

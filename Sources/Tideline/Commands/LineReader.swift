@@ -1,4 +1,4 @@
-private import Glibc
+import Glibc
 internal import Scoring
 
 /// Lines of a file, read in pieces; CR before LF is taken off. A line is at most 16 MiB.

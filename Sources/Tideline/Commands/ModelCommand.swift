@@ -1,4 +1,4 @@
-private import Glibc
+import Glibc
 internal import Scoring
 
 /// `tideline model check` and `tideline model score`: results on stdout, reasons on stderr, exit 2 on refusal.

@@ -73,11 +73,19 @@ let package = Package(
             swiftSettings: strict
         ),
 
+        .executableTarget(
+            name: "ForestBench",
+            dependencies: ["Scoring", "CForest"],
+            path: "loadtest/Bench/Forest",
+            swiftSettings: [.swiftLanguageMode(.v6)]
+        ),
+
+        .target(name: "CAllocations", path: "Tests/CAllocations"),
         suite("HouseTests", []),
         suite("ChangesTests", ["Changes", "CChecksum"]),
         suite("StorageTests", ["Storage", "Changes"]),
         suite("FeaturesTests", ["Features", "Changes", "CWindows"]),
-        suite("ScoringTests", ["Scoring"]),
+        suite("ScoringTests", ["Scoring", "CForest", "CAllocations"], resources: [.copy("Fixtures")]),
         suite("HTTPTests", ["HTTP"]),
         suite("VectorsTests", ["Vectors"]),
     ],

@@ -1,4 +1,3 @@
-import CMicroHTTPD
 import Glibc
 import Synchronization
 
@@ -44,7 +43,6 @@ package final class HTTPServer: Sendable {
             return true
         }
         if !isNew { throw .startedBefore }
-        tl_mhd_prepare()
         // Sockets that share a port would share a stranger's as well: look first, without the option.
         if configuration.port != 0 { try Listener.probe(address: configuration.address, port: configuration.port) }
         // The library's threads must not take the process's signals.

@@ -25,10 +25,7 @@ package struct HeaderBlock: Sendable, ExpressibleByDictionaryLiteral {
     @_disfavoredOverload
     package mutating func append(_ name: StaticString, _ value: String) {
         open(name)
-        var value = value
-        value.withUTF8 { text in
-            for unsafebyte in unsafe text { appendClean(byte) }
-        }
+        for byte in value.utf8 { appendClean(byte) }
     }
 
     package mutating func append(_ name: StaticString, _ value: StaticString) {

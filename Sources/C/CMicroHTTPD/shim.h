@@ -37,7 +37,7 @@ static inline struct MHD_Daemon *tl_mhd_start(const tl_mhd_setup *s) {
         MHD_OPTION_CONNECTION_TIMEOUT, s->idle_seconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT, s->memory_limit,
         MHD_OPTION_NOTIFY_COMPLETED, s->completed, s->cls, MHD_OPTION_NOTIFY_CONNECTION, s->notify, s->cls,
         MHD_OPTION_URI_LOG_CALLBACK, s->uri, s->cls, MHD_OPTION_UNESCAPE_CALLBACK, &tl_mhd_keep_escapes, NULL,
-        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+        MHD_OPTION_STRICT_FOR_CLIENT, 0, MHD_OPTION_END);
 }
 
 static inline void *tl_mhd_socket_context(struct MHD_Connection *connection) {
@@ -107,12 +107,8 @@ static inline tl_mhd_framing tl_mhd_scan(struct MHD_Connection *connection) {
 /// The most bytes that an answer's header block may have.
 #define TL_MHD_BLOCK_MAX 8192
 
-static char tl_mhd_filler[TL_MHD_BLOCK_MAX + 1];
-
-/// Call once before the first daemon starts.
-static inline void tl_mhd_prepare(void) {
-    memset(tl_mhd_filler, 'x', TL_MHD_BLOCK_MAX);
-}
+#define TL_MHD_X8(x) x x x x x x x x
+#define TL_MHD_FILLER TL_MHD_X8(TL_MHD_X8(TL_MHD_X8("xxxxxxxxxxxxxxxx")))
 
 /// Gives a response all its header lines as one pre-rendered block: `nosniff CRLF name: value CRLF …`.
 ///
@@ -121,8 +117,10 @@ static inline void tl_mhd_prepare(void) {
 /// Connection, Date, Content-Length or Transfer-Encoding line.
 static inline enum MHD_Result tl_mhd_add_block(struct MHD_Response *response, const void *block, size_t block_size) {
     static const char *const first = "X-Content-Type-Options";
+    static const char filler[] = TL_MHD_FILLER;
+    _Static_assert(sizeof filler == TL_MHD_BLOCK_MAX + 1, "the filler is as long as the longest block");
     if (block_size == 0 || block_size > TL_MHD_BLOCK_MAX) return MHD_NO;
-    if (MHD_add_response_header(response, first, tl_mhd_filler + (TL_MHD_BLOCK_MAX - block_size)) != MHD_YES)
+    if (MHD_add_response_header(response, first, filler + (TL_MHD_BLOCK_MAX - block_size)) != MHD_YES)
         return MHD_NO;
     char *kept = (char *)(uintptr_t)MHD_get_response_header(response, first);
     if (kept == NULL || strlen(kept) != block_size) return MHD_NO;

@@ -59,10 +59,14 @@ import Testing
         try withServer(routes: routes) { (port, _) throws in
             let client = HTTPClient()
             var lines: [String] = []
-            try client.lines("http://127.0.0.1:\(port)/lines") { lines.append($0); return true }
+            try client.lines("http://127.0.0.1:\(port)/lines") {
+                lines.append($0); return true
+            }
             #expect(lines == ["one", "two", "", "last"])
             lines = []
-            try client.lines("http://127.0.0.1:\(port)/lines") { lines.append($0); return lines.count < 2 }
+            try client.lines("http://127.0.0.1:\(port)/lines") {
+                lines.append($0); return lines.count < 2
+            }
             #expect(lines == ["one", "two"])
         }
     }

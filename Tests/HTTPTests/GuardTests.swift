@@ -61,12 +61,14 @@ import Testing
     @Test func bodiesThatAreTooLarge() throws {
         try withServer({ $0.bodyBytesMax = 1000 }, routes: routes) { (port, server) throws in
             let announced = try RawClient.exchange(
-                port, "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n"
+                port,
+                "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n"
                     + String(repeating: "x", count: 100_000))
             #expect(announced.status == 413)
             let chunk = "190\r\n" + String(repeating: "y", count: 400) + "\r\n"
             let grown = try RawClient.exchange(
-                port, "POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+                port,
+                "POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
                     + String(repeating: chunk, count: 50) + "0\r\n\r\n")
             #expect(grown.status == 413)
             #expect(grown.components(of: "HTTP/1.1 ") == 1)
@@ -94,7 +96,8 @@ import Testing
     @Test func bodiesOfGetAreDrained() throws {
         try withServer(routes: routes) { (port, _) throws in
             let answer = try RawClient.exchange(
-                port, "GET /ok HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
+                port,
+                "GET /ok HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
                     + "GET /at/second HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             #expect(answer.contains("fine 5"))
             #expect(answer.hasSuffix("second"))
@@ -110,16 +113,20 @@ import Testing
             #expect(answer.status == 431 || (size > 60_000 && answer.isEmpty), "\(size): \(answer.prefix(60))")
             let long = "GET /ok?" + String(repeating: "q", count: size) + " HTTP/1.1\r\nHost: a\r\n\r\n"
             let target = try RawClient.exchange(port, long)
-            #expect([431, 414].contains(target.status) || (size > 60_000 && target.isEmpty), "\(size): \(target.prefix(60))")
+            #expect(
+                [431, 414].contains(target.status) || (size > 60_000 && target.isEmpty), "\(size): \(target.prefix(60))"
+            )
             #expect(try RawClient.exchange(port, "GET /ok HTTP/1.0\r\n\r\n").status == 200)
         }
     }
 
     @Test func drippingClientsAreClosedAndOthersAreNot() throws {
-        try withServer({
-            $0.headerDeadline = .milliseconds(600)
-            $0.bodyDeadline = .milliseconds(600)
-        }, routes: routes) { (port, server) throws in
+        try withServer(
+            {
+                $0.headerDeadline = .milliseconds(600)
+                $0.bodyDeadline = .milliseconds(600)
+            }, routes: routes
+        ) { (port, server) throws in
             let headers = try (0..<100).map { _ in try RawClient(port: port) }
             let bodies = try (0..<100).map { _ in try RawClient(port: port) }
             for client in bodies { client.send("POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n") }
@@ -142,10 +149,12 @@ import Testing
     }
 
     @Test func aDripOnAConnectionThatWasUsedBefore() throws {
-        try withServer({
-            $0.headerDeadline = .milliseconds(400)
-            $0.idleTimeout = .seconds(1)
-        }, routes: routes) { (port, server) throws in
+        try withServer(
+            {
+                $0.headerDeadline = .milliseconds(400)
+                $0.idleTimeout = .seconds(1)
+            }, routes: routes
+        ) { (port, server) throws in
             let client = try RawClient(port: port)
             client.send("GET /ok HTTP/1.1\r\nHost: a\r\n\r\n")
             _ = client.read(until: "fine 0")

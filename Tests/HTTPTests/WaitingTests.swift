@@ -110,7 +110,9 @@ import Testing
             let clients = Thread {
                 inParallel(16) { worker in
                     let client = HTTPClient()
-                    while let answer = try? client.get("http://127.0.0.1:\(port)/\(worker % 2 == 0 ? "work" : "later/7")") {
+                    while let answer = try? client.get(
+                        "http://127.0.0.1:\(port)/\(worker % 2 == 0 ? "work" : "later/7")")
+                    {
                         if answer.text == "done" { seen.increment() }
                     }
                 }
@@ -158,15 +160,18 @@ import Testing
 
     @Test func heartbeatsAndTheEnd() throws {
         let closed = Counter()
-        try withServer({ $0.heartbeatInterval = .milliseconds(200) }, routes: { router in
-            router.get("/stream") { _ in .stream(EventStream(onClose: { closed.increment() })) }
-            router.get("/ended") { _ in
-                let stream = EventStream()
-                stream.send(data: "only")
-                stream.end()
-                return .stream(stream)
+        try withServer(
+            { $0.heartbeatInterval = .milliseconds(200) },
+            routes: { router in
+                router.get("/stream") { _ in .stream(EventStream(onClose: { closed.increment() })) }
+                router.get("/ended") { _ in
+                    let stream = EventStream()
+                    stream.send(data: "only")
+                    stream.end()
+                    return .stream(stream)
+                }
             }
-        }) { (port, _) throws in
+        ) { (port, _) throws in
             let client = try RawClient(port: port)
             client.send("GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
             #expect(client.read(until: ":\n\n").contains("text/event-stream"))
@@ -208,13 +213,16 @@ import Testing
 
     @Test func manyStreams() throws {
         let streams = Mutex<[EventStream]>([])
-        try withServer({ $0.streamsMax = 200 }, routes: { router in
-            router.get("/stream") { _ in
-                let stream = EventStream()
-                streams.withLock { $0.append(stream) }
-                return .stream(stream)
+        try withServer(
+            { $0.streamsMax = 200 },
+            routes: { router in
+                router.get("/stream") { _ in
+                    let stream = EventStream()
+                    streams.withLock { $0.append(stream) }
+                    return .stream(stream)
+                }
             }
-        }) { (port, server) throws in
+        ) { (port, server) throws in
             let clients = try (0..<200).map { _ in try RawClient(port: port) }
             for client in clients { client.send("GET /stream HTTP/1.1\r\nHost: a\r\n\r\n") }
             #expect(eventually { server.metric("http_event_streams") == 200 })

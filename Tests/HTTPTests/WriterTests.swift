@@ -67,7 +67,8 @@ import Testing
             let single = Float(bitPattern: UInt32(truncatingIfNeeded: generator.next()))
             if single.isFinite { #expect(Float(written { $0.value(single) }) == single) }
         }
-        for value in [1e15, 1e15 - 1, -123456789.0, Double.leastNonzeroMagnitude, Double.greatestFiniteMagnitude, 1e16] {
+        for value in [1e15, 1e15 - 1, -123456789.0, Double.leastNonzeroMagnitude, Double.greatestFiniteMagnitude, 1e16]
+        {
             #expect(Double(written { $0.value(value) }) == value)
         }
     }
@@ -76,7 +77,10 @@ import Testing
         var json = JSONWriter()
         Problem(
             status: 422, detail: "field \"amount\"\n", type: "https://example.org/p",
-            members: [("line", .integer(3)), ("status", .string("not me")), ("ratio", .number(.nan)), ("all", .strings(["a", "b"]))]
+            members: [
+                ("line", .integer(3)), ("status", .string("not me")), ("ratio", .number(.nan)),
+                ("all", .strings(["a", "b"])),
+            ]
         ).write(to: &json)
         let object = try #require(
             try JSONSerialization.jsonObject(with: Data(json.bytes)) as? [String: Any])

@@ -289,6 +289,7 @@ extension [UInt8] {
 
 extension String {
     fileprivate static func isUTF8(_ bytes: UnsafeBufferPointer<UInt8>) -> Bool {
-        unsafe String(validating: bytes, as: UTF8.self) != nil
+        if unsafe bytes.allSatisfy({ $0 < 0x80 }) { return true }
+        return unsafe String(validating: bytes, as: UTF8.self) != nil
     }
 }

@@ -86,6 +86,8 @@ import Synchronization
         }
         sending = []
         sendingRecycles = false
+        // Emptied only here, when nobody else holds them: emptying a shared array would allocate another.
+        if spareHeaders.capacity > 4096 { spareHeaders = [] } else { spareHeaders.removeAll(keepingCapacity: true) }
         if body.capacity > Self.keptBytesMax { body = [] } else { body.removeAll(keepingCapacity: true) }
         waiter = nil
         unsafe handle = nil
@@ -139,12 +141,26 @@ import Synchronization
         for index in parameters.indices {
             guard let range = PercentCoding.decode(&target, parameters[index], plusIsSpace: false) else { return false }
             parameters[index] = range
-            for segment in target[range].split(separator: UInt8(ascii: "/"))
-            where segment.allSatisfy({ $0 == UInt8(ascii: ".") }) && segment.count <= 2 {
-                return false
-            }
+            if hasDotSegment(range) { return false }
         }
         return true
+    }
+
+    /// Whether a segment of the text is `.` or `..`.
+    private func hasDotSegment(_ range: Range<Int>) -> Bool {
+        var dots = 0
+        var others = 0
+        for index in range {
+            switch target[index] {
+            case UInt8(ascii: "/"):
+                if others == 0, dots == 1 || dots == 2 { return true }
+                dots = 0
+                others = 0
+            case UInt8(ascii: "."): dots += 1
+            default: others += 1
+            }
+        }
+        return others == 0 && (dots == 1 || dots == 2)
     }
 
     func parseQuery() {
@@ -211,7 +227,7 @@ import Synchronization
         -> MHD_Result
     {
         render(response)
-        if response.headers.recycles { spareHeaders = recycle(response.headers.bytes) }
+        if response.headers.recycles { spareHeaders = response.headers.bytes }
         sending = bytes
         sendingRecycles = recycles
         let closes = response.closes || engine.draining.load(ordering: .relaxed)
@@ -234,13 +250,6 @@ import Synchronization
                 handle, UInt32(response.status), readStream, Unmanaged.passRetained(stream).toOpaque(), releaseStream,
                 block.baseAddress, block.count)
         }
-    }
-
-    private func recycle(_ bytes: consuming [UInt8]) -> [UInt8] {
-        var bytes = bytes
-        if bytes.capacity > 4096 { return [] }
-        bytes.removeAll(keepingCapacity: true)
-        return bytes
     }
 
     /// Renders the header block; without line end at its close, and without what the library adds itself.

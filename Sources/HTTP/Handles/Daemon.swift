@@ -1,0 +1,92 @@
+import CMicroHTTPD
+import Glibc
+import Synchronization
+
+/// One libmicrohttpd daemon: a thread with its own epoll and its own listening socket.
+///
+/// `@unchecked Sendable`: `MHD_quiesce_daemon` and `MHD_stop_daemon` may be called from any thread but the daemon's
+/// own, once each; the server does so in order.
+@safe final class Daemon: @unchecked Sendable {
+    /// Connections beyond the limit that are let in to be told so.
+    static let reserve = 64
+
+    let engine: Engine
+    private let listener: Int32
+    private var handle: OpaquePointer?
+    private let connections = Mutex<[ObjectIdentifier: Connection]>([:])
+
+    init(engine: Engine, listener: Int32) throws(HTTPServerError) {
+        self.engine = engine
+        self.listener = listener
+        let configuration = engine.configuration
+        var setup = unsafe tl_mhd_setup()
+        unsafe setup.listening_socket = listener
+        unsafe setup.connection_limit = UInt32(configuration.connectionsMax + Self.reserve + 16)
+        unsafe setup.idle_seconds = UInt32(max(1, configuration.idleTimeout.components.seconds))
+        unsafe setup.memory_limit = 2 * configuration.headerBytesMax + (32 << 10)
+        unsafe setup.cls = Unmanaged.passUnretained(self).toOpaque()
+        unsafe setup.accept = acceptConnection
+        unsafe setup.access = requestRead
+        unsafe setup.completed = requestCompleted
+        unsafe setup.notify = connectionChanged
+        unsafe setup.uri = requestLineRead
+        unsafe handle = unsafe tl_mhd_start(&setup)
+        if unsafe handle == nil { throw .daemon }
+    }
+
+    static func from(_ cls: UnsafeMutableRawPointer?) -> Daemon? {
+        guard let cls = unsafe cls else { return nil }
+        return unsafe Unmanaged<Daemon>.fromOpaque(cls).takeUnretainedValue()
+    }
+
+    // MARK: Connections
+
+    func add(_ connection: Connection) {
+        let open = engine.openConnections.wrappingAdd(1, ordering: .relaxed).newValue
+        engine.counts.connections.add(1)
+        connections.withLock { $0[ObjectIdentifier(connection)] = connection }
+        if open > engine.configuration.connectionsMax {
+            engine.counts.refuse(.connections)
+            connection.deadline.store(Monotonic.now + 2_000_000_000, ordering: .relaxed)
+            connection.refuse(503, "the server has as many connections as it takes")
+        }
+    }
+
+    func remove(_ connection: Connection) {
+        connections.withLock { _ = $0.removeValue(forKey: ObjectIdentifier(connection)) }
+        engine.openConnections.wrappingSubtract(1, ordering: .relaxed)
+        engine.counts.connections.add(-1)
+    }
+
+    /// Closes the connections whose deadline has passed.
+    func expireConnections(now: UInt64) {
+        let expired = connections.withLock { connections in
+            connections.values.reduce(0) { $0 + ($1.expire(now: now) ? 1 : 0) }
+        }
+        for _ in 0..<expired { engine.counts.refuse(.deadline) }
+    }
+
+    /// Runs `body` while the connection's socket is certain to be open; nil when it is closed already.
+    func withOpen<R>(_ connection: Connection, _ body: (Int32) -> R) -> R? {
+        connections.withLock { connections in
+            connections[ObjectIdentifier(connection)] == nil ? nil : body(connection.descriptor)
+        }
+    }
+
+    // MARK: Stopping
+
+    /// Accepts no more: new clients are refused by the kernel.
+    func quiesce() {
+        guard let handle = unsafe handle else { return }
+        let descriptor = unsafe MHD_quiesce_daemon(handle)
+        if descriptor >= 0 { shutdown(descriptor, Int32(SHUT_RD)) }
+    }
+
+    /// Ends the thread; nothing may be suspended.
+    func stop() {
+        guard let handle = unsafe handle else { return }
+        unsafe MHD_stop_daemon(handle)
+        unsafe self.handle = nil
+        close(listener)
+    }
+}

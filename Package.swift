@@ -58,7 +58,7 @@ let package = Package(
         room("Storage", ["Changes", "CRocksDB"]),
         room("Vectors", ["Changes", "CVectors"]),
         room("Features", ["Changes", "CJSON", "CWindows", "CYAML"]),
-        room("Scoring", ["Features", "CForest"]),
+        room("Scoring", ["Changes", "Features", "CForest"]),
         room("HTTP", ["CMicroHTTPD", "CCurl"]),
         room("Core", ["Service", "Changes", "Storage", "Features", "Scoring", "HTTP"]),
         room("Replicate", ["Service", "Changes", "Storage"]),

@@ -18,6 +18,9 @@
 
     package mutating func removeAll() { count = 0 }
 
+    /// Bytes that may be read from `base`, written or not.
+    package var capacityBytes: Int { capacity }
+
     /// Forgets what was written after `mark`, for a record that turned out not to fit.
     package mutating func truncate(to mark: Int) {
         precondition(mark <= count)

@@ -3,6 +3,11 @@ package struct StoreError: Error, CustomStringConvertible, Sendable {
     package let operation: String
     package let message: String
 
+    package init(operation: String, message: String) {
+        self.operation = operation
+        self.message = message
+    }
+
     package var description: String { "\(operation): \(message)" }
 
     /// Another process has the store open for writing.

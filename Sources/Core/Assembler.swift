@@ -1,0 +1,250 @@
+import Changes
+import Features
+import Scoring
+
+/// Turns a batch of one partition's events into what its transaction writes: scores, changes, dead letters.
+///
+/// The one place where an event's features, score and record are made: the scoring loop, the recomputation of a log and
+/// the training export all call it. Everything is staged: `commit` or `rollback` decides. Not thread-safe.
+@safe package final class Assembler {
+    package let pipeline: Pipeline
+    package let model: ScoringModel?
+    package let state: FeatureState
+    private let decoder: EventDecoder
+    private let scratch: ForestScratch?
+    private let stride: Int
+    private let rows: UnsafeMutablePointer<Float>
+    private let ordered: UnsafeMutablePointer<Float>
+    private let outputs: UnsafeMutablePointer<Float>
+    private let embeddings: UnsafeMutablePointer<Float>
+    private var seen: [SeenIds]
+    private var scored: [Scored] = []
+    private var texts = ByteWriter(capacity: 1 << 18)
+    private var record = ByteWriter(capacity: 1 << 12)
+    private let eventsMax: Int
+
+    private struct Scored {
+        var index: Int
+        var time: Int64
+        var tenant: Int
+        var flags: EventRecord.Flags
+        /// In `texts`: key (with tenant), entity, kept fields.
+        var keyStart: Int
+        var entityStart: Int
+        var fieldsStart: Int
+        var fieldsEnd: Int
+    }
+
+    /// What became of a batch's events, and the greatest event time that may move the watermark.
+    package struct Tally: Equatable, Sendable {
+        package var scored: UInt32 = 0
+        package var duplicates: UInt32 = 0
+        package var deadLetters: UInt32 = 0
+        package var flagged: UInt32 = 0
+        package var late: UInt32 = 0
+        package var fromFuture: UInt32 = 0
+        package var latestEventTime: Int64 = 0
+    }
+
+    package init(_ pipeline: Pipeline, model: ScoringModel?, state: FeatureState, eventsMax: Int) {
+        self.pipeline = pipeline
+        self.model = model
+        self.state = state
+        self.eventsMax = eventsMax
+        decoder = EventDecoder(pipeline)
+        scratch = model.map { ForestScratch(for: $0.forest) }
+        stride = pipeline.features.count
+        unsafe rows = .allocate(capacity: eventsMax * stride)
+        unsafe ordered = .allocate(capacity: eventsMax * stride)
+        unsafe outputs = .allocate(capacity: eventsMax)
+        unsafe embeddings = .allocate(capacity: eventsMax * max(1, model?.forest.embeddingDimension ?? 0))
+        unsafe outputs.initialize(repeating: .nan, count: eventsMax)
+        seen = (0..<state.partitions).map { _ in
+            SeenIds(
+                countMax: pipeline.limits.duplicateIdsMax,
+                windowMicroseconds: pipeline.limits.duplicateWindowMicroseconds)
+        }
+        scored.reserveCapacity(eventsMax)
+    }
+
+    deinit {
+        unsafe rows.deallocate()
+        unsafe ordered.deallocate()
+        unsafe outputs.deallocate()
+        unsafe embeddings.deallocate()
+    }
+
+    /// The ids of a partition's recent past.
+    package func seenIds(of partition: Int) -> SeenIds { seen[partition] }
+
+    /// What an event's id is known by.
+    package func identity(ofEventKey key: UnsafeRawBufferPointer) -> IdentityHash {
+        unsafe IdentityHash(of: key, seed: 0x7365_656E)
+    }
+
+    /// Decodes each event, drops duplicates, assembles features and scores. Dead letters go to `deadLetters`.
+    package func assemble(_ batch: EventBatch, deadLetters: inout ByteWriter) -> Tally {
+        var tally = Tally()
+        scored.removeAll(keepingCapacity: true)
+        texts.removeAll()
+        for index in 0..<batch.count {
+            let event = unsafe batch.event(index)
+            let appendTime = batch.appendTime(index)
+            var refusal = unsafe decoder.decode(event.bytes, readable: event.readable)
+            let tenant = refusal == nil ? decoder.tenant : 0
+            if tenant == nil { refusal = EventRefusal("unknown tenant") }
+            guard refusal == nil, let tenant else {
+                tally.deadLetters += 1
+                unsafe DeadLetter.write(
+                    offset: batch.firstOffset + UInt64(index), appendTime: appendTime,
+                    reason: refusal?.description ?? "unknown tenant", bytes: event.bytes, to: &deadLetters)
+                continue
+            }
+            let keyStart = writeKey(tenant)
+            let key = unsafe UnsafeRawBufferPointer(rebasing: texts.bytes[keyStart...])
+            guard seen[batch.partition].insert(unsafe identity(ofEventKey: key), time: appendTime) else {
+                texts.truncate(to: keyStart)
+                tally.duplicates += 1
+                continue
+            }
+            observe(index, tenant: tenant, keyStart: keyStart, appendTime: appendTime, batch.partition, &tally)
+        }
+        tally.scored = UInt32(scored.count)
+        score()
+        return tally
+    }
+
+    private func observe(
+        _ index: Int, tenant: Int, keyStart: Int, appendTime: Int64, _ partition: Int, _ tally: inout Tally
+    ) {
+        var flags: EventRecord.Flags = []
+        var time = decoder.time
+        if time > appendTime + pipeline.limits.futureMicroseconds {
+            // One event of tomorrow must not make everybody else late: it counts as of its append time.
+            flags.insert(.fromFuture)
+            tally.fromFuture += 1
+            time = appendTime
+        } else {
+            tally.latestEventTime = max(tally.latestEventTime, time)
+        }
+        let row = unsafe rows + scored.count * stride
+        if unsafe state.observe(decoder, tenant: tenant, partition: partition, time: time, row: row) {
+            flags.insert(.late)
+            tally.late += 1
+        }
+        let entityStart = texts.count
+        unsafe texts.append(decoder.primaryEntity)
+        let fieldsStart = texts.count
+        KeptFields.write(decoder, to: &texts)
+        scored.append(
+            Scored(
+                index: index, time: decoder.time, tenant: tenant, flags: flags, keyStart: keyStart,
+                entityStart: entityStart, fieldsStart: fieldsStart, fieldsEnd: texts.count))
+    }
+
+    /// Tenant and id at the end of `texts`: the key of the event's change.
+    private func writeKey(_ tenant: Int) -> Int {
+        let start = texts.count
+        var name = pipeline.tenants[tenant]
+        name.withUTF8 {
+            texts.append(UInt8($0.count))
+            unsafe texts.append(UnsafeRawBufferPointer($0))
+        }
+        unsafe texts.append(decoder.id)
+        return start
+    }
+
+    private func score() {
+        guard let model, let scratch, !scored.isEmpty else { return }
+        let places = model.forest.embeddingDimension > 0 ? unsafe embeddings : nil
+        unsafe model.forest.evaluate(
+            rows: arrange(model), count: scored.count, stride: stride, scratch: scratch, outputs: outputs,
+            embeddings: places)
+    }
+
+    /// The rows in the model's order.
+    private func arrange(_ model: ScoringModel) -> UnsafePointer<Float> {
+        guard let order = model.order else { return unsafe UnsafePointer(rows) }
+        for row in 0..<scored.count {
+            for (place, feature) in order.enumerated() {
+                unsafe ordered[row * stride + place] = unsafe rows[row * stride + Int(feature)]
+            }
+        }
+        return unsafe UnsafePointer(ordered)
+    }
+
+    /// Visits each scored event's feature row, in the pipeline's order: the training export.
+    package func forEachRow(
+        _ visit: (_ index: Int, _ time: Int64, _ id: UnsafeRawBufferPointer, _ fields: UnsafeRawBufferPointer,
+            _ row: UnsafeBufferPointer<Float>, _ score: Float) throws -> Void
+    ) rethrows {
+        for (position, item) in scored.enumerated() {
+            let tenantBytes = unsafe Int(texts.bytes[item.keyStart])
+            try unsafe visit(
+                item.index, item.time,
+                UnsafeRawBufferPointer(rebasing: texts.bytes[(item.keyStart + 1 + tenantBytes)..<item.entityStart]),
+                UnsafeRawBufferPointer(rebasing: texts.bytes[item.fieldsStart..<item.fieldsEnd]),
+                UnsafeBufferPointer(start: rows + position * stride, count: stride), outputs[position])
+        }
+    }
+
+    /// Writes the staged tiles and events as changes, and each event's score record.
+    package func stage(
+        _ batch: EventBatch, seq: UInt64, into writer: inout ChangeBatchWriter, scores: inout ByteWriter,
+        flagged: inout UInt32
+    ) {
+        state.stage(partition: batch.partition, into: &writer)
+        let dimension = model?.forest.embeddingDimension ?? 0
+        for (position, item) in scored.enumerated() {
+            let score = unsafe outputs[position]
+            var flags = item.flags
+            if score > pipeline.threshold {
+                flags.insert(.flagged)
+                flagged += 1
+            }
+            let reasons = flags.contains(.flagged) ? reasons(position) : []
+            let bytes = unsafe texts.bytes
+            let key = unsafe UnsafeRawBufferPointer(rebasing: bytes[item.keyStart..<item.entityStart])
+            record.removeAll()
+            unsafe EventRecord.write(
+                .init(
+                    eventTime: item.time, ingestTime: batch.appendTime(item.index),
+                    inputOffset: batch.firstOffset + UInt64(item.index), model: model?.identity ?? 0, score: score,
+                    flags: flags),
+                features: UnsafeBufferPointer(start: rows + position * stride, count: stride), reasons: reasons,
+                fields: UnsafeRawBufferPointer(rebasing: bytes[item.fieldsStart..<item.fieldsEnd]), to: &record)
+            unsafe writer.append(
+                .upsert, .event, key: key, value: record.bytes,
+                vector: UnsafeBufferPointer(start: embeddings + position * dimension, count: dimension))
+            unsafe ScoreRecord.write(
+                .init(
+                    id: UnsafeRawBufferPointer(rebasing: key[(1 + Int(key[0]))...]),
+                    entity: UnsafeRawBufferPointer(rebasing: bytes[item.entityStart..<item.fieldsStart]),
+                    time: item.time, score: score, flagged: flags.contains(.flagged), partition: batch.partition,
+                    seq: seq, offset: batch.firstOffset + UInt64(item.index)),
+                tenant: pipeline.tenants[item.tenant], model: model?.label ?? "", reasons: reasons,
+                names: pipeline.featureNames, to: &scores)
+        }
+    }
+
+    private func reasons(_ position: Int) -> [EventRecord.Reason] {
+        guard let model, pipeline.reasonsMax > 0 else { return [] }
+        let source = model.order == nil ? unsafe rows : unsafe ordered
+        return unsafe model.forest.reasons(row: source + position * stride, top: pipeline.reasonsMax).map { reason in
+            let feature = model.order.map { Int($0[reason.feature]) } ?? reason.feature
+            return EventRecord.Reason(feature: UInt16(feature), contribution: reason.contribution)
+        }
+    }
+
+    /// The log has the batch.
+    package func commit(partition: Int, now: Int64) {
+        state.commit()
+        seen[partition].commit(now: now)
+    }
+
+    /// The log does not have the batch.
+    package func rollback(partition: Int) {
+        state.rollback()
+        seen[partition].rollback()
+    }
+}

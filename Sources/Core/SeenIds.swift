@@ -1,0 +1,109 @@
+import Changes
+
+/// The event ids of a partition's recent past, so that what a producer sent twice is scored once.
+///
+/// Bounded by count and by age, both stated by the pipeline. Open addressing over 128-bit hashes beside a ring in the
+/// order of arrival. Not thread-safe.
+@safe package final class SeenIds {
+    package struct Entry: Sendable, Equatable {
+        package var hash: IdentityHash
+        /// The append time of the event, microseconds since 1970.
+        package var time: Int64
+    }
+
+    private let countMax: Int
+    private let windowMicroseconds: Int64
+    private var slots: UnsafeMutablePointer<UInt32>
+    private let mask: Int
+    private var ring: UnsafeMutablePointer<Entry>
+    private let ringMask: Int
+    private var head: UInt64 = 0
+    private var tail: UInt64 = 0
+    /// Entries before this are known to the log.
+    private var committed: UInt64 = 0
+
+    package init(countMax: Int, windowMicroseconds: Int64) {
+        self.countMax = countMax
+        self.windowMicroseconds = windowMicroseconds
+        // Room for a batch beyond the bound, since a rollback must be able to take entries back.
+        var capacity = 1024
+        while capacity < countMax + 4096 { capacity *= 2 }
+        ringMask = capacity - 1
+        mask = capacity * 2 - 1
+        unsafe ring = .allocate(capacity: capacity)
+        unsafe slots = .allocate(capacity: capacity * 2)
+        unsafe slots.initialize(repeating: 0, count: capacity * 2)
+    }
+
+    deinit {
+        unsafe ring.deallocate()
+        unsafe slots.deallocate()
+    }
+
+    package var count: Int { Int(head - tail) }
+
+    /// Remembers an id. Returns whether it is new within the window.
+    package func insert(_ hash: IdentityHash, time: Int64) -> Bool {
+        var at = Int(truncatingIfNeeded: hash.low) & mask
+        while unsafe slots[at] != 0 {
+            let entry = unsafe ring[Int(slots[at] - 1)]
+            if entry.hash == hash { return false }
+            at = (at + 1) & mask
+        }
+        let index = Int(truncatingIfNeeded: head) & ringMask
+        unsafe ring[index] = Entry(hash: hash, time: time)
+        unsafe slots[at] = UInt32(index + 1)
+        head += 1
+        return true
+    }
+
+    /// The batch is in the log: its ids stay, and what is over the bound or too old goes.
+    package func commit(now: Int64) {
+        committed = head
+        while head > tail {
+            let oldest = unsafe ring[Int(truncatingIfNeeded: tail) & ringMask]
+            guard count > countMax || oldest.time < now - windowMicroseconds else { break }
+            remove(Int(truncatingIfNeeded: tail) & ringMask)
+            tail += 1
+        }
+    }
+
+    /// The batch is not in the log: its ids are unknown again.
+    package func rollback() {
+        while head > committed {
+            head -= 1
+            remove(Int(truncatingIfNeeded: head) & ringMask)
+        }
+    }
+
+    /// The position after the last committed entry, for `entries(since:)`.
+    package var position: UInt64 { committed }
+
+    /// The committed entries from a position on, or from the oldest one that is left.
+    package func entries(since position: UInt64) -> [Entry] {
+        let from = max(position, tail)
+        guard from < committed else { return [] }
+        return (from..<committed).map { unsafe ring[Int(truncatingIfNeeded: $0) & ringMask] }
+    }
+
+    /// Takes an entry out of the table and moves later ones of its run up, so that each is still found.
+    private func remove(_ index: Int) {
+        let hash = unsafe ring[index].hash
+        var at = Int(truncatingIfNeeded: hash.low) & mask
+        while unsafe slots[at] != UInt32(index + 1) {
+            precondition(unsafe slots[at] != 0, "an entry of the ring is in the table")
+            at = (at + 1) & mask
+        }
+        var hole = at
+        var next = (at + 1) & mask
+        while unsafe slots[next] != 0 {
+            let home = Int(truncatingIfNeeded: unsafe ring[Int(slots[next] - 1)].hash.low) & mask
+            if (next - home) & mask >= (next - hole) & mask {
+                unsafe slots[hole] = unsafe slots[next]
+                hole = next
+            }
+            next = (next + 1) & mask
+        }
+        unsafe slots[hole] = 0
+    }
+}

@@ -84,7 +84,7 @@ package final class EventBatch {
         ends.removeAll(keepingCapacity: true)
         appendTimes.removeAll(keepingCapacity: true)
         // Readable bytes behind the last event, so that the decoder need not copy it.
-        unsafe bytes.reserve(bytesMax + EventBatch.padding)
+        bytes.reserve(bytesMax + EventBatch.padding)
     }
 
     static let padding = 1 << 16

@@ -56,7 +56,7 @@ enum ScoreRecord {
     }
 
     private static func string(_ bytes: UnsafeRawBufferPointer, to writer: inout ByteWriter) {
-        unsafe writer.append(UInt8(ascii: "\""))
+        writer.append(UInt8(ascii: "\""))
         let plain = unsafe bytes.allSatisfy { $0 >= 0x20 && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\") }
         if plain {
             unsafe writer.append(bytes)

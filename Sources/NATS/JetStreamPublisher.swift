@@ -1,0 +1,144 @@
+internal import CNATS
+internal import Foundation
+import Changes
+import Replicate
+import Service
+
+/// A relay's end of a JetStream bus.
+package final class JetStreamPublisher: DeltaPublisher, Sendable {
+    private let connection: NATSConnection
+    private let subjects: Subjects
+    private let repairs = RepairQueue()
+    private let subscription: NATSSubscription
+    private let log: Log
+    private let streamReady = StopSignal()
+    private let configuration: StreamConfiguration
+
+    /// What the stream keeps: enough for a replica to come back from a short interruption by itself.
+    package struct StreamConfiguration: Sendable {
+        package var bytesMax: Int64 = 1 << 30
+        package var ageSecondsMax: Int64 = 3600
+
+        package init() {}
+    }
+
+    package init(url: String, pipeline: String, log: Log, stream: StreamConfiguration = .init()) throws {
+        let connection = try NATSConnection(url: url, name: "tideline-relay")
+        self.connection = connection
+        subjects = Subjects(pipeline: pipeline)
+        self.log = log
+        configuration = stream
+        let repairs = repairs
+        subscription = try unsafe NATSSubscription(connection, subject: subjects.repair, queue: "relays") { bytes, message in
+            guard let request = unsafe RepairRequest(decoding: bytes), let reply = unsafe natsMsg_GetReply(message) else { return }
+            let inbox = unsafe String(cString: reply)
+            unsafe repairs.offer(
+                PendingRepair(request: request) { encoded in
+                    try unsafe NATSError.check(
+                        "answer a repair",
+                        natsConnection_Publish(connection.handle, inbox, encoded.baseAddress, Int32(encoded.count)))
+                })
+        }
+    }
+
+    /// Connected, and the stream is there.
+    package var isConnected: Bool {
+        guard connection.isConnected else { return false }
+        if streamReady.isStopped { return true }
+        do {
+            try makeStream()
+            streamReady.stop()
+            return true
+        } catch {
+            log.warning("the stream cannot be made yet", ["error": "\(error)"])
+            return false
+        }
+    }
+
+    package var failedPublishCount: UInt64 { connection.failedPublishCount }
+
+    private func makeStream() throws(NATSError) {
+        let status: natsStatus = unsafe subjects.stream.withCString { name in
+            unsafe subjects.allChanges.withCString { subject in
+                var list: [UnsafePointer<CChar>?] = unsafe [subject]
+                return unsafe list.withUnsafeMutableBufferPointer { list in
+                    var stream = unsafe jsStreamConfig()
+                    unsafe jsStreamConfig_Init(&stream)
+                    unsafe stream.Name = unsafe name
+                    unsafe stream.Subjects = list.baseAddress
+                    unsafe stream.SubjectsLen = 1
+                    unsafe stream.Storage = js_FileStorage
+                    unsafe stream.Discard = js_DiscardOld
+                    unsafe stream.MaxBytes = configuration.bytesMax
+                    unsafe stream.MaxAge = configuration.ageSecondsMax * 1_000_000_000
+                    unsafe stream.Duplicates = 120_000_000_000
+                    var code = jsErrCode(rawValue: 0)
+                    return unsafe js_AddStream(nil, connection.jetStream, &stream, nil, &code)
+                }
+            }
+        }
+        try NATSError.check("make the stream \(subjects.stream)", status)
+    }
+
+    package func publish(_ encoded: UnsafeRawBufferPointer, partition: UInt32, messageId: String) throws -> Bool {
+        guard connection.isConnected else { return false }
+        let status: natsStatus = unsafe messageId.withCString { id in
+            var options = unsafe jsPubOptions()
+            unsafe jsPubOptions_Init(&options)
+            unsafe options.MsgId = unsafe id
+            return unsafe js_PublishAsync(
+                connection.jetStream, subjects.changes(partition), encoded.baseAddress, Int32(encoded.count), &options)
+        }
+        switch status {
+        case NATS_OK: return true
+        // The window is full, or the connection has just gone: the relay comes back to this batch.
+        case NATS_TIMEOUT, NATS_INSUFFICIENT_BUFFER, NATS_CONNECTION_DISCONNECTED: return false
+        default: throw NATSError("publish a batch", status)
+        }
+    }
+
+    package func lastPublished(partition: UInt32) throws -> (lineage: Lineage, seq: UInt64)? {
+        var message: OpaquePointer?
+        var code = jsErrCode(rawValue: 0)
+        let status = unsafe js_GetLastMsg(
+            &message, connection.jetStream, subjects.stream, subjects.changes(partition), nil, &code)
+        if status == NATS_NOT_FOUND { return nil }
+        try NATSError.check("read the stream's end", status)
+        defer { unsafe natsMsg_Destroy(message) }
+        let bytes = unsafe UnsafeRawBufferPointer(
+            start: natsMsg_GetData(message), count: Int(natsMsg_GetDataLength(message)))
+        // Bytes that are no batch of ours say nothing.
+        guard let batch = try? unsafe ChangeBatch(decoding: bytes) else { return nil }
+        return (batch.header.lineage, batch.header.seq)
+    }
+
+    package func publish(_ heartbeat: Heartbeat) throws {
+        let bytes = heartbeat.encoded()
+        try unsafe NATSError.check(
+            "publish a heartbeat",
+            natsConnection_Publish(connection.handle, subjects.heartbeat, bytes, Int32(bytes.count)))
+    }
+
+    package func nextRepair() -> PendingRepair? { repairs.take() }
+
+    /// Waits for what is on its way, before a planned stop.
+    package func close() {
+        var options = unsafe jsPubOptions()
+        unsafe jsPubOptions_Init(&options)
+        unsafe options.MaxWait = 2000
+        unsafe js_PublishAsyncComplete(connection.jetStream, &options)
+        connection.flush()
+    }
+}
+
+/// Requests that wait for the relay's thread: bounded, the newest is dropped, since a replica asks again.
+///
+/// `@unchecked Sendable`: guarded by the lock.
+private final class RepairQueue: @unchecked Sendable {
+    private let lock = NSLock()
+    private var waiting: [PendingRepair] = []
+
+    func offer(_ repair: PendingRepair) { lock.withLock { if waiting.count < 256 { waiting.append(repair) } } }
+
+    func take() -> PendingRepair? { lock.withLock { waiting.isEmpty ? nil : waiting.removeFirst() } }
+}

@@ -1,0 +1,80 @@
+import Changes
+
+/// What a relay says once a second, so that silence never reads as fresh: where each partition's log stands.
+package struct Heartbeat: Equatable, Sendable {
+    package struct Head: Equatable, Sendable {
+        package var partition: UInt32
+        /// The last committed batch.
+        package var seq: UInt64
+        /// The running digest after it; 0 where the relay does not know it.
+        package var digest: UInt64
+        /// Microseconds since 1970.
+        package var commitTime: Int64
+        package var watermark: Int64
+
+        package init(partition: UInt32, seq: UInt64, digest: UInt64, commitTime: Int64, watermark: Int64) {
+            self.partition = partition
+            self.seq = seq
+            self.digest = digest
+            self.commitTime = commitTime
+            self.watermark = watermark
+        }
+    }
+
+    package var lineage: Lineage
+    /// By the relay's clock, microseconds since 1970.
+    package var sentAt: Int64
+    package var heads: [Head]
+
+    package init(lineage: Lineage, sentAt: Int64, heads: [Head]) {
+        self.lineage = lineage
+        self.sentAt = sentAt
+        self.heads = heads
+    }
+
+    private static let magic: UInt32 = 0x4248_4C54  // "TLHB"
+
+    package func encoded() -> [UInt8] {
+        var writer = ByteWriter(capacity: 64 + heads.count * 36)
+        writer.append(Self.magic)
+        writer.append(UInt16(1))
+        writer.append(UInt16(heads.count))
+        writer.append(lineage.high)
+        writer.append(lineage.low)
+        writer.append(sentAt)
+        for head in heads {
+            writer.append(head.partition)
+            writer.append(head.seq)
+            writer.append(head.digest)
+            writer.append(head.commitTime)
+            writer.append(head.watermark)
+        }
+        writer.append(unsafe crc32c(writer.bytes))
+        return unsafe Array(writer.bytes)
+    }
+
+    /// `nil` where the bytes are not a heartbeat that this program reads.
+    package init?(decoding bytes: UnsafeRawBufferPointer) {
+        guard bytes.count >= 36 else { return nil }
+        let covered = unsafe UnsafeRawBufferPointer(rebasing: bytes[..<(bytes.count - 4)])
+        var reader = unsafe ByteReader(covered)
+        guard
+            unsafe crc32c(covered)
+                == UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: bytes.count - 4, as: UInt32.self)),
+            reader.read(UInt32.self) == Self.magic, reader.read(UInt16.self) == 1, let count = reader.read(UInt16.self),
+            let high = reader.read(UInt64.self), let low = reader.read(UInt64.self), let sent = reader.read(Int64.self),
+            reader.remaining == Int(count) * 36
+        else { return nil }
+        lineage = Lineage(high: high, low: low)
+        sentAt = sent
+        heads = []
+        for _ in 0..<count {
+            guard let partition = reader.read(UInt32.self), let seq = reader.read(UInt64.self),
+                let digest = reader.read(UInt64.self), let commitTime = reader.read(Int64.self),
+                let watermark = reader.read(Int64.self)
+            else { return nil }
+            heads.append(
+                Head(partition: partition, seq: seq, digest: digest, commitTime: commitTime, watermark: watermark))
+        }
+    }
+}

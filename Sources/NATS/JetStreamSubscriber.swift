@@ -58,7 +58,7 @@ package final class JetStreamSubscriber: DeltaSubscriber, @unchecked Sendable {
         ) { bytes, message in
             var metadata: UnsafeMutablePointer<jsMsgMetaData>?
             var sequence: UInt64 = 0
-            if unsafe natsMsg_GetMetaData(&metadata, message) == NATS_OK, let unsafe metadata {
+            if unsafe natsMsg_GetMetaData(&metadata, message) == NATS_OK, let metadata = unsafe metadata {
                 sequence = unsafe metadata.pointee.Sequence.Stream
                 unsafe jsMsgMetaData_Destroy(metadata)
             }

@@ -38,7 +38,7 @@ internal import Synchronization
         unsafe natsOptions_SetRetryOnFailedConnect(options, true, { _, closure in unsafe reconnected(closure) }, unsafe box.pointer)
         var connection: OpaquePointer?
         let status = unsafe natsConnection_Connect(&connection, options)
-        guard status == NATS_OK || status == NATS_NOT_YET_CONNECTED, let unsafe connection else {
+        guard status == NATS_OK || status == NATS_NOT_YET_CONNECTED, let connection = unsafe connection else {
             box.release()
             throw NATSError("connect to \(url)", status)
         }
@@ -52,7 +52,7 @@ internal import Synchronization
         unsafe jsOptionsValue.PublishAsync.ErrHandlerClosure = unsafe box.pointer
         var context: OpaquePointer?
         try unsafe NATSError.check("jetstream", natsConnection_JetStream(&context, connection, &jsOptionsValue))
-        guard let unsafe context else { throw NATSError("jetstream", NATS_ERR) }
+        guard let context = unsafe context else { throw NATSError("jetstream", NATS_ERR) }
         unsafe jetStream = unsafe context
         self.box = box
         box.connection = self

@@ -61,7 +61,7 @@ internal import CNATS
         let closure = unsafe Unmanaged.passRetained(Box(receive)).toOpaque()
         var subscription: OpaquePointer?
         let status = unsafe subscribe(&subscription, closure)
-        guard status == NATS_OK, let unsafe subscription else {
+        guard status == NATS_OK, let subscription = unsafe subscription else {
             unsafe Unmanaged<Box>.fromOpaque(closure).release()
             throw NATSError(operation, status)
         }

@@ -23,7 +23,7 @@ extension HTTPServer {
         /// The largest body of a request, in bytes, where its route says nothing else.
         package var bodyBytesMax = 1 << 20
         /// The largest request line with header, in bytes; more is answered 431.
-        package var headerBytesMax = 16 << 10
+        package var headerBytesMax = 8 << 10
         /// The most that is read and thrown away of a body that was refused, in bytes, so that the client can read why.
         package var discardBytesMax = 1 << 20
         /// The time between comments on an event stream on which nothing else happens.

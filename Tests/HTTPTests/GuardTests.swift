@@ -104,17 +104,17 @@ import Testing
         }
     }
 
-    @Test(arguments: [17_000, 20_000, 30_000, 40_000, 62_000, 64_500, 70_000, 200_000])
+    @Test(arguments: [9_000, 12_000, 16_000, 20_000, 23_000, 24_500, 60_000, 200_000])
     func headersThatAreTooLarge(_ size: Int) throws {
         try withServer(routes: routes) { (port, _) throws in
             var lines = ""
             while lines.utf8.count < size { lines += "X-Filler: " + String(repeating: "f", count: 900) + "\r\n" }
             let answer = try RawClient.exchange(port, "GET /ok HTTP/1.1\r\nHost: a\r\n" + lines + "\r\n")
-            #expect(answer.status == 431 || (size > 60_000 && answer.isEmpty), "\(size): \(answer.prefix(60))")
+            #expect(answer.status == 431 || (size > 18_000 && answer.isEmpty), "\(size): \(answer.prefix(60))")
             let long = "GET /ok?" + String(repeating: "q", count: size) + " HTTP/1.1\r\nHost: a\r\n\r\n"
             let target = try RawClient.exchange(port, long)
             #expect(
-                [431, 414].contains(target.status) || (size > 60_000 && target.isEmpty), "\(size): \(target.prefix(60))"
+                [431, 414].contains(target.status) || (size > 18_000 && target.isEmpty), "\(size): \(target.prefix(60))"
             )
             #expect(try RawClient.exchange(port, "GET /ok HTTP/1.0\r\n\r\n").status == 200)
         }

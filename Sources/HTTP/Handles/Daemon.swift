@@ -23,7 +23,8 @@ import Synchronization
         unsafe setup.listening_socket = listener
         unsafe setup.connection_limit = UInt32(configuration.connectionsMax + Self.reserve + 16)
         unsafe setup.idle_seconds = UInt32(max(1, configuration.idleTimeout.components.seconds))
-        unsafe setup.memory_limit = 2 * configuration.headerBytesMax + (32 << 10)
+        // The library clears this much for each request: no more than header, its index and an answer's header need.
+        unsafe setup.memory_limit = 2 * configuration.headerBytesMax + (8 << 10)
         unsafe setup.cls = Unmanaged.passUnretained(self).toOpaque()
         unsafe setup.accept = acceptConnection
         unsafe setup.access = requestRead

@@ -88,8 +88,20 @@ struct cforest_scratch {
     int32_t *walk;      // WIDE or more
     float *margins;     // group_count
     uint8_t *single;    // column_count + 64 bytes
-    float *leaf;        // tree_count
+    uint64_t *masks;    // a tree's answers; tree_count, to the next eight
 };
+
+/// Adds the leaf values of consecutive trees in their order. A single sum stays in a register: through memory, the
+/// additions of one tree after another would be most of a row's time.
+static inline void add_leaves(const cforest *f, int32_t tree, int32_t count, const float *v, float *first, float *totals,
+                              float *embedding) {
+    if (f->group_count == 1)
+        for (int32_t i = 0; i < count; i++) *first += v[i];
+    else
+        for (int32_t i = 0; i < count; i++) totals[f->tree_group[tree + i]] += v[i];
+    if (embedding)
+        for (int32_t i = 0; i < count; i++) embedding[f->block[tree + i]] += v[i];
+}
 
 // Shared by the levels.
 float plain_leaf(const cforest *f, int32_t tree, const float *row);

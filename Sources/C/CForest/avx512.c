@@ -184,36 +184,37 @@ INLINE_AVX512 void walk_single(const cforest *f, cforest_scratch *s, float *tota
         c2 = _mm512_load_si512((const void *)(bytes + 128));
         c3 = _mm512_load_si512((const void *)(bytes + 192));
     }
-    const __m512i one = _mm512_set1_epi64(1);
-    const __m512i start = _mm512_setr_epi64(0, 64, 128, 192, 256, 320, 384, 448);
-    for (int32_t t = 0; t < f->tree_count; t += EIGHT) {
-        _Alignas(64) uint64_t masks[EIGHT];
-        for (int i = 0; i < EIGHT; i++) {
-            size_t base = ((size_t)t + i) * 64;
-            __m512i where = _mm512_load_si512((const void *)(f->single_columns + base)), b;
-            if (registers == 1) {
-                b = _mm512_permutexvar_epi8(where, c0);
-            } else {
-                b = _mm512_permutex2var_epi8(c0, where, c1);
-                if (registers > 2)
-                    b = _mm512_mask_blend_epi8(_mm512_movepi8_mask(where), b, _mm512_permutex2var_epi8(c2, where, c3));
-            }
-            masks[i] = _mm512_cmpgt_epu8_mask(b, _mm512_load_si512((const void *)(f->ks + base)));
+    // All masks first, then all walks: eight masks stored and loaded at once as one register would wait for each other.
+    uint64_t *masks = s->masks;
+    for (int32_t t = 0; t < f->tree_count; t++) {
+        size_t base = (size_t)t * 64;
+        __m512i where = _mm512_load_si512((const void *)(f->single_columns + base)), b;
+        if (registers == 1) {
+            b = _mm512_permutexvar_epi8(where, c0);
+        } else {
+            b = _mm512_permutex2var_epi8(c0, where, c1);
+            if (registers > 2)
+                b = _mm512_mask_blend_epi8(_mm512_movepi8_mask(where), b, _mm512_permutex2var_epi8(c2, where, c3));
         }
-        __m512i m = _mm512_load_si512((const void *)masks), at = one;
+        masks[t] = _mm512_cmpgt_epu8_mask(b, _mm512_load_si512((const void *)(f->ks + base)));
+    }
+    const __m512i one = _mm512_set1_epi64(1);
+    const __m512i start = _mm512_setr_epi64(-64, 0, 64, 128, 192, 256, 320, 384);
+    float first = totals[0];
+    for (int32_t t = 0; t < f->tree_count; t += EIGHT) {
+        __m512i m = _mm512_load_si512((const void *)(masks + t)), at = one;
         for (int d = 0; d < LEVELS; d++) {
             __m512i bit = _mm512_and_si512(_mm512_srlv_epi64(m, at), one);
             at = _mm512_add_epi64(_mm512_add_epi64(at, at), bit);
         }
-        at = _mm512_add_epi64(_mm512_sub_epi64(at, _mm512_set1_epi64(64)), start);
         float v[EIGHT];
+        at = _mm512_add_epi64(at, start);
         _mm256_storeu_ps(v, _mm512_i64gather_ps(at, f->leaves + (size_t)t * 64, 4));
         int32_t here = f->tree_count - t < EIGHT ? f->tree_count - t : EIGHT;
-        for (int32_t i = 0; i < here; i++) {
-            totals[f->tree_group[t + i]] += v[i];
-            if (embedding) embedding[f->block[t + i]] += v[i];
-        }
+        if (here == EIGHT) add_leaves(f, t, EIGHT, v, &first, totals, embedding);
+        else add_leaves(f, t, here, v, &first, totals, embedding);
     }
+    if (f->group_count == 1) totals[0] = first;
 }
 
 WITH_AVX512 void avx512_single(const cforest *f, cforest_scratch *s, const float *row, float *totals,

@@ -349,15 +349,15 @@ cforest_scratch *cforest_scratch_create(const cforest *f) {
     s->walk = zeroed(WIDE, sizeof(int32_t));
     s->margins = zeroed(f->group_count, sizeof(float));
     s->single = zeroed((size_t)f->column_count + SINGLE_COLUMNS_MAX, 1);
-    s->leaf = zeroed((size_t)f->tree_count + EIGHT, sizeof(float));
-    if (s->bytes && s->totals && s->blocks && s->walk && s->margins && s->single && s->leaf) return s;
+    s->masks = zeroed((size_t)f->tree_count + EIGHT, sizeof(uint64_t));
+    if (s->bytes && s->totals && s->blocks && s->walk && s->margins && s->single && s->masks) return s;
     cforest_scratch_free(s);
     return NULL;
 }
 
 void cforest_scratch_free(cforest_scratch *s) {
     if (!s) return;
-    free(s->bytes), free(s->totals), free(s->blocks), free(s->walk), free(s->margins), free(s->single), free(s->leaf);
+    free(s->bytes), free(s->totals), free(s->blocks), free(s->walk), free(s->margins), free(s->single), free(s->masks);
     free(s);
 }
 

@@ -36,6 +36,12 @@ typedef struct {
     uint8_t missing;  // the byte of a missing value: 0 goes left everywhere, 255 right
 } column;
 
+/// Where a tree's first levels lead to.
+union exit {
+    float value;
+    int32_t node;
+};
+
 /// A feature that some split asks for.
 typedef struct {
     int32_t feature;
@@ -69,13 +75,12 @@ struct cforest {
     float *search;
     float *wide;
 
-    // Byte trees, in heap order: node j has the children 2j and 2j + 1.
-    int32_t *byte_tree;    // tree -> index among the byte trees, or -1
-    int32_t byte_count;
+    // The first `levels` levels of each tree, in heap order: node j has the children 2j and 2j + 1.
+    int32_t levels;        // of the deepest tree, LEVELS at most
     uint32_t *offsets;     // 64 a tree: column * WIDE
     uint8_t *ks;           // 64 a tree
-    float *leaves;         // 64 a tree
-    uint8_t *single_columns;  // 64 a tree, where there are at most SINGLE_COLUMNS_MAX columns and every tree is one
+    union exit *exits;     // 64 a tree: leaf values, or, of a forest that is deeper, the nodes to go on from
+    uint8_t *single_columns;  // 64 a tree, where there are at most SINGLE_COLUMNS_MAX columns
 
     float *weights;  // linear: feature_count * group_count
     float *bias;

@@ -235,32 +235,33 @@ static int make_tables(builder *b) {
 }
 
 /// Spreads a subtree over the heap below `at`; a leaf that ends early fills all places below itself.
-static void spread(const cforest *f, int32_t byte_tree, int32_t node, int32_t at) {
+static void spread(const cforest *f, int32_t tree, int32_t node, int32_t at) {
     const ranked_node *r = &f->ranked[node];
-    size_t base = (size_t)byte_tree * 64;
-    if (at >= 64) {
-        f->leaves[base + at - 64] = f->plain[node].value;
+    size_t base = (size_t)tree * 64;
+    if (at >= 1 << f->levels) {
+        union exit *exit = &f->exits[base + at - (1 << f->levels)];
+        if (f->path == CFOREST_PATH_BYTES) exit->value = f->plain[node].value;
+        else exit->node = node;
         return;
     }
     f->offsets[base + at] = r->leaf ? 0 : (uint32_t)r->column * WIDE;
     f->ks[base + at] = r->k;
     if (f->single_columns) f->single_columns[base + at] = r->leaf ? 0 : (uint8_t)r->column;
-    spread(f, byte_tree, r->leaf ? node : r->left, 2 * at);
-    spread(f, byte_tree, r->leaf ? node : r->left + 1, 2 * at + 1);
+    spread(f, tree, r->leaf ? node : r->left, 2 * at);
+    spread(f, tree, r->leaf ? node : r->left + 1, 2 * at + 1);
 }
 
 static int make_byte_trees(cforest *f) {
-    for (int32_t t = 0; t < f->tree_count; t++) f->byte_tree[t] = f->tree_depth[t] <= LEVELS ? f->byte_count++ : -1;
-    size_t room = ((size_t)f->byte_count + EIGHT) * 64;
+    f->path = f->depth <= LEVELS ? CFOREST_PATH_BYTES : CFOREST_PATH_RANKED;
+    f->levels = f->depth < 3 ? 3 : f->depth < LEVELS ? f->depth : LEVELS;
+    size_t room = ((size_t)f->tree_count + EIGHT) * 64;
     f->offsets = zeroed(room, sizeof *f->offsets);
     f->ks = zeroed(room, 1);
-    f->leaves = zeroed(room, sizeof *f->leaves);
-    int single = f->byte_count == f->tree_count && f->column_count <= SINGLE_COLUMNS_MAX;
+    f->exits = zeroed(room, sizeof *f->exits);
+    int single = f->column_count <= SINGLE_COLUMNS_MAX;
     if (single) f->single_columns = zeroed(room, 1);
-    if (!f->offsets || !f->ks || !f->leaves || (single && !f->single_columns)) return 0;
-    for (int32_t t = 0; t < f->tree_count; t++)
-        if (f->byte_tree[t] >= 0) spread(f, f->byte_tree[t], f->root[t], 1);
-    f->path = f->byte_count == f->tree_count ? CFOREST_PATH_BYTES : CFOREST_PATH_RANKED;
+    if (!f->offsets || !f->ks || !f->exits || (single && !f->single_columns)) return 0;
+    for (int32_t t = 0; t < f->tree_count; t++) spread(f, t, f->root[t], 1);
     return 1;
 }
 
@@ -274,11 +275,10 @@ static int copy_source(builder *b) {
     f->base = zeroed(in->group_count, sizeof(float));
     f->tree_group = zeroed(trees, sizeof(int32_t)), f->block = zeroed(trees, sizeof(int32_t));
     f->root = zeroed(trees, sizeof(int32_t)), f->tree_depth = zeroed(trees, sizeof(int32_t));
-    f->byte_tree = zeroed(trees, sizeof(int32_t));
     f->plain = zeroed(nodes, sizeof(plain_node)), f->ranked = zeroed(nodes, sizeof(ranked_node));
     f->set_first = zeroed(in->set_count + 1, sizeof(int32_t)), f->set_words = zeroed(words, sizeof(uint32_t));
     b->source_node = zeroed(nodes, sizeof(int32_t));
-    if (!f->base || !f->tree_group || !f->block || !f->root || !f->tree_depth || !f->byte_tree || !f->plain
+    if (!f->base || !f->tree_group || !f->block || !f->root || !f->tree_depth || !f->plain
         || !f->ranked || !f->set_first || !f->set_words || !b->source_node)
         return 0;
     memcpy(f->base, in->base, in->group_count * sizeof(float));
@@ -334,8 +334,8 @@ cforest *cforest_build_linear(int32_t feature_count, int32_t group_count, int32_
 void cforest_free(cforest *f) {
     if (!f) return;
     void *owned[] = {f->base,    f->tree_group, f->block, f->root,    f->tree_depth, f->plain,  f->set_first,
-                     f->set_words, f->ranked,   f->columns, f->used,  f->search,     f->wide,   f->byte_tree,
-                     f->offsets, f->ks,         f->leaves, f->single_columns, f->weights, f->bias};
+                     f->set_words, f->ranked,   f->columns, f->used,  f->search,     f->wide,
+                     f->offsets, f->ks,         f->exits, f->single_columns, f->weights, f->bias};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     free(f);
 }

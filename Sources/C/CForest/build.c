@@ -1,3 +1,4 @@
+#define _GNU_SOURCE  // qsort_r
 #include "Internal.h"
 
 #include <math.h>
@@ -108,19 +109,16 @@ typedef struct {
     int32_t feature, set, direction, node;
 } set_use;
 
-static const builder *comparing;  // qsort has no context; guarded by `build_lock`
-
-static int compare_sets(const set_use *x, const set_use *y) {
+static int compare_sets(const cforest *f, const set_use *x, const set_use *y) {
     if (x->feature != y->feature) return x->feature < y->feature ? -1 : 1;
     if (x->direction != y->direction) return x->direction < y->direction ? -1 : 1;
-    const cforest *f = comparing->f;
     int32_t xs = f->set_first[x->set], ys = f->set_first[y->set];
     int32_t xn = f->set_first[x->set + 1] - xs, yn = f->set_first[y->set + 1] - ys;
     if (xn != yn) return xn < yn ? -1 : 1;
     return memcmp(f->set_words + xs, f->set_words + ys, xn * sizeof(uint32_t));
 }
 
-static int by_set(const void *a, const void *b) { return compare_sets(a, b); }
+static int by_set(const void *a, const void *b, void *forest) { return compare_sets(forest, a, b); }
 
 /// Gives every test a column. 0: no memory; 1: done; 2: too many columns, the forest is walked plainly.
 static int make_columns(builder *b, int32_t nodes) {
@@ -147,11 +145,10 @@ static int make_columns(builder *b, int32_t nodes) {
         b->column_of[place] = 1;
         f->ranked[n].k = k % CHUNK;
     }
-    comparing = b;
-    qsort(sets, uses, sizeof *sets, by_set);
+    qsort_r(sets, uses, sizeof *sets, by_set, f);
     int32_t made = 0, kinds = 0, seen = 0;
     for (int32_t i = 0; i < places; i++) made += b->column_of[i];
-    for (int32_t i = 0; i < uses; i++) kinds += i == 0 || compare_sets(&sets[i - 1], &sets[i]) != 0;
+    for (int32_t i = 0; i < uses; i++) kinds += i == 0 || compare_sets(f, &sets[i - 1], &sets[i]) != 0;
     f->column_count = made + kinds;
     if (made + kinds > COLUMNS_MAX) return free(sets), 2;
     f->columns = zeroed(made + kinds, sizeof *f->columns);
@@ -172,7 +169,7 @@ static int make_columns(builder *b, int32_t nodes) {
         }
         u.plain = chunks <= 1;
         for (; seen < uses && sets[seen].feature == i; seen++) {
-            if (seen == 0 || compare_sets(&sets[seen - 1], &sets[seen]) != 0) {
+            if (seen == 0 || compare_sets(f, &sets[seen - 1], &sets[seen]) != 0) {
                 uint8_t missing = sets[seen].direction ? 0 : 255;
                 f->columns[made++] = (column){.base = -1, .set = sets[seen].set, .missing = missing};
             }
@@ -293,21 +290,13 @@ static int copy_source(builder *b) {
     return 1;
 }
 
-#include <pthread.h>
-static pthread_mutex_t build_lock = PTHREAD_MUTEX_INITIALIZER;
-
 cforest *cforest_build(const cforest_source *in) {
     builder b = {.in = in, .f = zeroed(1, sizeof(cforest))};
     if (!b.f) return NULL;
     int ok = copy_source(&b);
     if (ok) {
         int32_t nodes = number_nodes(&b);
-        ok = collect_thresholds(&b, nodes);
-        if (ok) {
-            pthread_mutex_lock(&build_lock);
-            ok = make_columns(&b, nodes);
-            pthread_mutex_unlock(&build_lock);
-        }
+        ok = collect_thresholds(&b, nodes) ? make_columns(&b, nodes) : 0;
         if (ok == 2) b.f->path = CFOREST_PATH_PLAIN, b.f->column_count = 0;
         else if (ok) ok = make_tables(&b) && make_byte_trees(b.f);
     }

@@ -98,8 +98,8 @@ struct cforest_scratch {
 
 /// Adds the leaf values of consecutive trees in their order. A single sum stays in a register: through memory, the
 /// additions of one tree after another would be most of a row's time.
-static inline void add_leaves(const cforest *f, int32_t tree, int32_t count, const float *v, float *first, float *totals,
-                              float *embedding) {
+static inline void add_leaves(const cforest *f, int32_t tree, int32_t count, const float *v, float *first,
+                              float *totals, float *embedding) {
     if (f->group_count == 1)
         for (int32_t i = 0; i < count; i++) *first += v[i];
     else

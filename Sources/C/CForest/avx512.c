@@ -58,7 +58,8 @@ WITH_AVX512 static void rank_block(const cforest *f, uint8_t *bytes, const float
     __m512i place[4];
     for (int i = 0; i < 4; i++) {
         // Rows beyond the last one repeat it.
-        __m512i row = _mm512_min_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(16 * i)), _mm512_set1_epi32((int)count - 1));
+        __m512i row = _mm512_add_epi32(lane, _mm512_set1_epi32(16 * i));
+        row = _mm512_min_epi32(row, _mm512_set1_epi32((int)count - 1));
         place[i] = _mm512_mullo_epi32(row, _mm512_set1_epi32((int)stride));
     }
     for (int32_t k = 0; k < f->used_count; k++) {

@@ -85,7 +85,7 @@ def thresholds(np, node, features):
 
 
 def run_case(np, xgb, tool, name, parameters, how, folder):
-    r = np.random.default_rng(abs(hash(name)) % 1000 if False else len(name) * 7 + 1)
+    r = np.random.default_rng(len(name) * 7 + 1)
     features, n = how.get("features", 12), 2000
     x = r.normal(size=(n + ROWS, features)).astype("f")
     if how.get("extreme"):
@@ -118,7 +118,10 @@ def run_case(np, xgb, tool, name, parameters, how, folder):
         fit = pd.DataFrame({f"c{i}": fit[:, i] for i in range(features)})
         for f in (1, 2, 3):
             fit[f"c{f}"] = fit[f"c{f}"].fillna(0).astype(int).astype(str).astype("category")
-        d = xgb.DMatrix(fit, y[:n], enable_categorical=True)
+        try:
+            d = xgb.DMatrix(fit, y[:n], enable_categorical=True)
+        except AttributeError as error:  # XGBoost 1.7 beside NumPy 2
+            return [("not trained", str(error)[:90])]
     else:
         d = xgb.DMatrix(fit, y[:n], feature_types=types, enable_categorical=types is not None)
     if objective == "survival:aft":
@@ -137,7 +140,9 @@ def run_case(np, xgb, tool, name, parameters, how, folder):
     booster.save_model(path + ".json")
     booster.save_model(path + ".ubj")
     with open(path + ".json") as file:
-        found = thresholds(np, json.load(file), features)
+        written = json.load(file)
+    found = thresholds(np, written, features)
+    recodes = bool(written["learner"]["gradient_booster"].get("model", {}).get("cats", {}).get("enc"))
     # Half of the rows stand on thresholds, or one step of Float32 beside.
     for row in range(ROWS // 2):
         f = r.integers(features)
@@ -147,10 +152,9 @@ def run_case(np, xgb, tool, name, parameters, how, folder):
     if types:
         rest[:2000, 3] = r.choice(np.array([-1, 299, 300, 1000, 2.7, 1e9, -0.0], "f"), 2000)
     rest[~np.isfinite(rest) & ~np.isnan(rest)] = 0
-    if how.get("frame"):
-        wanted = None
-    else:
-        wanted = booster.predict(xgb.DMatrix(rest, feature_types=types, enable_categorical=types is not None, feature_names=booster.feature_names)).reshape(ROWS, -1)
+    # A model that recodes names must be refused; older ones take the codes as they are.
+    types = booster.feature_types if how.get("frame") else types
+    wanted = None if recodes else booster.predict(xgb.DMatrix(rest, feature_types=types, enable_categorical=types is not None, feature_names=booster.feature_names)).reshape(ROWS, -1)
     results = []
     for kind in ("json", "ubj"):
         if "ForestBench" in os.path.basename(tool):

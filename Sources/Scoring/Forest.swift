@@ -15,6 +15,8 @@ package final class Forest: Sendable {
     package let objective: String
     package let booster: String
     package let treeCount: Int
+    /// Features that some split takes for a category, ascending.
+    package let categoricalFeatures: [Int]
     /// What the file is, for people and scripts.
     package let description: ModelDescription
 
@@ -39,6 +41,7 @@ package final class Forest: Sendable {
         objective = model.objective.name
         booster = model.booster.rawValue
         treeCount = model.trees.count
+        categoricalFeatures = model.trees.categoricalFeatures
         description = unsafe ModelDescription(
             model, format: format, bytes: bytes.count, outputs: outputCount, embedding: embeddingDimension,
             depth: Int(cforest_depth(ensemble.pointer)), path: Self.path(ensemble))
@@ -58,6 +61,17 @@ package final class Forest: Sendable {
         precondition(count >= 0 && stride >= featureCount && stride < 1 << 24, "rows shorter than the model's features")
         let places = unsafe embeddingDimension == 0 ? nil : embeddings
         unsafe cforest_evaluate(ensemble.pointer, scratch.pointer, rows, count, stride, outputs, places)
+    }
+
+    /// How many of a row's categories can be none: negative, or 2^24 and more. They go left at every split, as in
+    /// XGBoost; callers count them. A fraction counts as the category below it, a missing value as missing.
+    package func invalidCategories(row: UnsafePointer<Float>) -> Int {
+        var invalid = 0
+        for feature in categoricalFeatures {
+            let value = unsafe row[feature]
+            if value < 0 || value >= 16_777_216 { invalid += 1 }
+        }
+        return invalid
     }
 
     /// Where each of the model's features stands among `names`, matched byte for byte.
@@ -109,7 +123,7 @@ package final class Forest: Sendable {
             }
         switch kind {
         case CFOREST_PATH_BYTES: return "bytes, 64 rows abreast, \(abreast)"
-        case CFOREST_PATH_RANKED: return "ranks, trees deeper than 6 node by node, \(abreast)"
+        case CFOREST_PATH_RANKED: return "bytes, 64 rows abreast, \(abreast), below level 6 node by node"
         case CFOREST_PATH_LINEAR: return "linear"
         default: return "node by node"
         }

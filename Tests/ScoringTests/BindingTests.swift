@@ -57,6 +57,16 @@ import Testing
         }
     }
 
+    @Test func categoriesThatCanBeNoneAreCounted() throws {
+        let forest = try Forest.load(path: "\(Fixture.folder)/3-categorical.json")
+        // No split of this model asks for the other categorical column.
+        #expect(forest.categoricalFeatures == [3])
+        #expect(forest.invalidCategories(row: [-5, -5, -1, 1e9]) == 1)
+        #expect(forest.invalidCategories(row: [-5, -5, -1, -1]) == 1)
+        #expect(forest.invalidCategories(row: [-5, -5, -0.0, .nan]) == 0)
+        #expect(forest.invalidCategories(row: [-5, -5, 16_777_215, 16_777_216]) == 1)
+    }
+
     @Test func goldenRowsThatDifferRefuse() throws {
         let forest = try Forest(bytes: Array(stump().utf8))
         let right = "{\"rows\":[[0],[null],[1]],\"outputs\":[[1],[1],[2]]}"

@@ -42,6 +42,12 @@ struct ForestTests {
         SyntheticModel(features: 9, trees: 70, objective: "binary:logistic", booster: "dart", seed: 16),
         SyntheticModel(features: 64, trees: 2_000, depth: 3, thresholdsPerFeature: 255, seed: 17),
         SyntheticModel(features: 4, trees: 80, thresholdsPerFeature: 256, seed: 18),
+        SyntheticModel(features: 10, trees: 70, depth: 4, seed: 19),
+        SyntheticModel(features: 100, trees: 70, depth: 5, seed: 20),
+        SyntheticModel(features: 100, trees: 70, depth: 3, density: 0.5, seed: 21),
+        SyntheticModel(features: 80, trees: 45, depth: 7, density: 0.6, seed: 22),
+        SyntheticModel(features: 300, trees: 45, depth: 8, density: 0.8, seed: 23),
+        SyntheticModel(features: 9, trees: 61, depth: 8, groups: 3, objective: "multi:softprob", seed: 24),
     ]
 
     @Test(arguments: shapes)

@@ -36,6 +36,12 @@ typedef struct {
     uint8_t missing;  // the byte of a missing value: 0 goes left everywhere, 255 right
 } column;
 
+/// Where a tree's first levels lead to.
+union exit {
+    float value;
+    int32_t node;
+};
+
 /// A feature that some split asks for.
 typedef struct {
     int32_t feature;
@@ -69,13 +75,12 @@ struct cforest {
     float *search;
     float *wide;
 
-    // Byte trees, in heap order: node j has the children 2j and 2j + 1.
-    int32_t *byte_tree;    // tree -> index among the byte trees, or -1
-    int32_t byte_count;
+    // The first `levels` levels of each tree, in heap order: node j has the children 2j and 2j + 1.
+    int32_t levels;        // of the deepest tree, LEVELS at most
     uint32_t *offsets;     // 64 a tree: column * WIDE
     uint8_t *ks;           // 64 a tree
-    float *leaves;         // 64 a tree
-    uint8_t *single_columns;  // 64 a tree, where there are at most SINGLE_COLUMNS_MAX columns and every tree is one
+    union exit *exits;     // 64 a tree: leaf values, or, of a forest that is deeper, the nodes to go on from
+    uint8_t *single_columns;  // 64 a tree, where there are at most SINGLE_COLUMNS_MAX columns
 
     float *weights;  // linear: feature_count * group_count
     float *bias;
@@ -88,8 +93,20 @@ struct cforest_scratch {
     int32_t *walk;      // WIDE or more
     float *margins;     // group_count
     uint8_t *single;    // column_count + 64 bytes
-    float *leaf;        // tree_count
+    uint64_t *masks;    // a tree's answers; tree_count, to the next eight
 };
+
+/// Adds the leaf values of consecutive trees in their order. A single sum stays in a register: through memory, the
+/// additions of one tree after another would be most of a row's time.
+static inline void add_leaves(const cforest *f, int32_t tree, int32_t count, const float *v, float *first,
+                              float *totals, float *embedding) {
+    if (f->group_count == 1)
+        for (int32_t i = 0; i < count; i++) *first += v[i];
+    else
+        for (int32_t i = 0; i < count; i++) totals[f->tree_group[tree + i]] += v[i];
+    if (embedding)
+        for (int32_t i = 0; i < count; i++) embedding[f->block[tree + i]] += v[i];
+}
 
 // Shared by the levels.
 float plain_leaf(const cforest *f, int32_t tree, const float *row);

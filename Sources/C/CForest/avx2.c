@@ -5,7 +5,7 @@
 
 // Two times 32 rows abreast.
 
-#define WITH_AVX2 __attribute__((target("avx2,bmi,bmi2,popcnt")))
+#define WITH_AVX2 __attribute__((target("avx2")))
 #define INLINE_AVX2 static inline __attribute__((always_inline)) WITH_AVX2
 
 INLINE_AVX2 __m256i down(__m256i at, __m256 threshold, __m256 x) {
@@ -76,39 +76,46 @@ LOWER(4, 3, 8)
 LOWER(5, 4, 16)
 LOWER(6, 5, 32)
 
-INLINE_AVX2 void byte_tree(const cforest *f, int32_t index, const uint8_t *bytes, float *total, float *block) {
-    size_t base = (size_t)index * 64;
-    const float *leaves = f->leaves + base;
-    _Alignas(32) uint8_t places[32];
-    for (int half = 0; half < WIDE; half += 32) {
-        __m256i leaf = lower6(bytes + half, f->offsets + base, f->ks + base, 1);
-        _mm256_store_si256((__m256i *)places, leaf);
-        for (int i = 0; i < 32; i += 8) {
-            float *sum = total + half + i;
-            __m256 v;
-            float *w = (float *)&v;
-            for (int k = 0; k < 8; k++) w[k] = leaves[places[i + k]];
-            _mm256_store_ps(sum, _mm256_add_ps(_mm256_load_ps(sum), v));
-            if (!block) continue;
-            sum = block + half + i;
-            _mm256_store_ps(sum, _mm256_add_ps(_mm256_load_ps(sum), v));
-        }
+INLINE_AVX2 __m256i lower(const uint8_t *bytes, const uint32_t *offsets, const uint8_t *ks, int levels) {
+    switch (levels) {
+    case 3: return lower3(bytes, offsets, ks, 1);
+    case 4: return lower4(bytes, offsets, ks, 1);
+    case 5: return lower5(bytes, offsets, ks, 1);
+    default: return lower6(bytes, offsets, ks, 1);
     }
 }
 
-WITH_AVX2 static void deep_tree(const cforest *f, int32_t t, const uint8_t *bytes, int32_t *walk, float *total,
-                                float *block) {
-    const ranked_node *nodes = f->ranked;
-    for (int r = 0; r < WIDE; r++) walk[r] = f->root[t];
-    for (int32_t d = 0; d < f->tree_depth[t]; d++)
-        for (int r = 0; r < WIDE; r++) {
-            ranked_node n = nodes[walk[r]];
-            walk[r] = n.left + (bytes[(size_t)n.column * WIDE + r] > n.k);
+INLINE_AVX2 void walk_block(const cforest *f, cforest_scratch *s, int blocks, int levels, int deep) {
+    const uint8_t *bytes = s->bytes;
+    _Alignas(32) uint8_t places[WIDE];
+    _Alignas(32) float values[WIDE];
+    for (int32_t t = 0; t < f->tree_count; t++) {
+        float *total = s->totals + (size_t)f->tree_group[t] * WIDE;
+        float *block = s->blocks + (size_t)f->block[t] * WIDE;
+        size_t base = (size_t)t * 64;
+        for (int half = 0; half < WIDE; half += 32) {
+            __m256i at = lower(bytes + half, f->offsets + base, f->ks + base, levels);
+            _mm256_store_si256((__m256i *)(places + half), at);
         }
-    for (int r = 0; r < WIDE; r++) {
-        float v = f->plain[walk[r]].value;
-        total[r] += v;
-        if (block) block[r] += v;
+        const union exit *exits = f->exits + base;
+        if (deep) {
+            // From the nodes where the first levels end, all rows go down the rest a level at a time.
+            int32_t *walk = s->walk;
+            for (int r = 0; r < WIDE; r++) walk[r] = exits[places[r]].node;
+            for (int32_t d = LEVELS; d < f->tree_depth[t]; d++)
+                for (int r = 0; r < WIDE; r++) {
+                    ranked_node n = f->ranked[walk[r]];
+                    walk[r] = n.left + (bytes[(size_t)n.column * WIDE + r] > n.k);
+                }
+            for (int r = 0; r < WIDE; r++) values[r] = f->plain[walk[r]].value;
+        } else {
+            for (int r = 0; r < WIDE; r++) values[r] = exits[places[r]].value;
+        }
+        for (int i = 0; i < WIDE; i += 8) {
+            __m256 v = _mm256_load_ps(values + i);
+            _mm256_store_ps(total + i, _mm256_add_ps(_mm256_load_ps(total + i), v));
+            if (blocks) _mm256_store_ps(block + i, _mm256_add_ps(_mm256_load_ps(block + i), v));
+        }
     }
 }
 
@@ -118,10 +125,9 @@ WITH_AVX2 void avx2_block(const cforest *f, cforest_scratch *s, const float *row
     for (int32_t g = 0; g < f->group_count; g++)
         for (int r = 0; r < WIDE; r++) s->totals[g * WIDE + r] = f->base[g];
     if (blocks) memset(s->blocks, 0, CFOREST_EMBEDDING * WIDE * sizeof(float));
-    for (int32_t t = 0; t < f->tree_count; t++) {
-        float *total = s->totals + (size_t)f->tree_group[t] * WIDE;
-        float *block = blocks ? s->blocks + (size_t)f->block[t] * WIDE : NULL;
-        if (f->byte_tree[t] >= 0) byte_tree(f, f->byte_tree[t], s->bytes, total, block);
-        else deep_tree(f, t, s->bytes, s->walk, total, block);
-    }
+    if (f->path == CFOREST_PATH_RANKED) walk_block(f, s, blocks, 6, 1);
+    else if (f->levels == 3) walk_block(f, s, blocks, 3, 0);
+    else if (f->levels == 4) walk_block(f, s, blocks, 4, 0);
+    else if (f->levels == 5) walk_block(f, s, blocks, 5, 0);
+    else walk_block(f, s, blocks, 6, 0);
 }

@@ -5,7 +5,7 @@
 
 // 64 rows abreast, or one row with the answers of a tree in one mask.
 
-#define WITH_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,bmi,bmi2,popcnt")))
+#define WITH_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,popcnt")))
 #define INLINE_AVX512 static inline __attribute__((always_inline)) WITH_AVX512
 
 /// One step down the search tree: twice the index, and one more where the threshold is not above the value.
@@ -58,7 +58,8 @@ WITH_AVX512 static void rank_block(const cforest *f, uint8_t *bytes, const float
     __m512i place[4];
     for (int i = 0; i < 4; i++) {
         // Rows beyond the last one repeat it.
-        __m512i row = _mm512_min_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(16 * i)), _mm512_set1_epi32((int)count - 1));
+        __m512i row = _mm512_add_epi32(lane, _mm512_set1_epi32(16 * i));
+        row = _mm512_min_epi32(row, _mm512_set1_epi32((int)count - 1));
         place[i] = _mm512_mullo_epi32(row, _mm512_set1_epi32((int)stride));
     }
     for (int32_t k = 0; k < f->used_count; k++) {
@@ -105,34 +106,55 @@ LOWER(4, 3, 8)
 LOWER(5, 4, 16)
 LOWER(6, 5, 32)
 
-/// Adds a tree's leaf values to the totals and, where asked for, to its block of the embedding.
-INLINE_AVX512 void byte_tree(const cforest *f, int32_t index, const uint8_t *bytes, float *total, float *block) {
-    size_t base = (size_t)index * 64;
-    __m512i leaf = lower6(bytes, f->offsets + base, f->ks + base, 1);
-    const float *leaves = f->leaves + base;
-    _Alignas(64) uint8_t places[WIDE];
-    _mm512_store_si512((void *)places, leaf);
-    for (int i = 0; i < 4; i++) {
-        __m512 v = pick64(leaves, _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)(places + 16 * i))));
-        _mm512_store_ps(total + 16 * i, _mm512_add_ps(_mm512_load_ps(total + 16 * i), v));
-        if (block) _mm512_store_ps(block + 16 * i, _mm512_add_ps(_mm512_load_ps(block + 16 * i), v));
+INLINE_AVX512 __m512i lower(const uint8_t *bytes, const uint32_t *offsets, const uint8_t *ks, int levels) {
+    switch (levels) {
+    case 3: return lower3(bytes, offsets, ks, 1);
+    case 4: return lower4(bytes, offsets, ks, 1);
+    case 5: return lower5(bytes, offsets, ks, 1);
+    default: return lower6(bytes, offsets, ks, 1);
     }
 }
 
-/// A deep tree: all 64 rows go down a level at a time.
-WITH_AVX512 static void deep_tree(const cforest *f, int32_t t, const uint8_t *bytes, int32_t *walk, float *total,
-                                  float *block) {
+INLINE_AVX512 __m512 exit_of(const float *exits, __m512i at, int levels) {
+    if (levels <= 4) return _mm512_permutexvar_ps(at, _mm512_load_ps(exits));
+    return levels == 5 ? pick32(exits, at) : pick64(exits, at);
+}
+
+/// From the nodes where the first levels end, all 64 rows go down the rest a level at a time.
+INLINE_AVX512 void go_on(const cforest *f, int32_t t, const uint8_t *bytes, int32_t *walk, float *values) {
     const ranked_node *nodes = f->ranked;
-    for (int r = 0; r < WIDE; r++) walk[r] = f->root[t];
-    for (int32_t d = 0; d < f->tree_depth[t]; d++)
+    for (int32_t d = LEVELS; d < f->tree_depth[t]; d++)
         for (int r = 0; r < WIDE; r++) {
             ranked_node n = nodes[walk[r]];
             walk[r] = n.left + (bytes[(size_t)n.column * WIDE + r] > n.k);
         }
-    for (int r = 0; r < WIDE; r++) {
-        float v = f->plain[walk[r]].value;
-        total[r] += v;
-        if (block) block[r] += v;
+    for (int r = 0; r < WIDE; r++) values[r] = f->plain[walk[r]].value;
+}
+
+/// Adds the leaf values of every tree to its total and, where asked for, to its block of the embedding.
+INLINE_AVX512 void walk_block(const cforest *f, cforest_scratch *s, int blocks, int levels, int deep) {
+    const uint8_t *bytes = s->bytes;
+    _Alignas(64) uint8_t places[WIDE];
+    _Alignas(64) float values[WIDE];
+    for (int32_t t = 0; t < f->tree_count; t++) {
+        float *total = s->totals + (size_t)f->tree_group[t] * WIDE;
+        float *block = s->blocks + (size_t)f->block[t] * WIDE;
+        size_t base = (size_t)t * 64;
+        const float *exits = &f->exits[base].value;
+        _mm512_store_si512((void *)places, lower(bytes, f->offsets + base, f->ks + base, levels));
+        if (deep) {
+            for (int i = 0; i < WIDE; i += 16) {
+                __m512i at = _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)(places + i)));
+                _mm512_store_ps((float *)s->walk + i, exit_of(exits, at, levels));
+            }
+            go_on(f, t, bytes, s->walk, values);
+        }
+        for (int i = 0; i < WIDE; i += 16) {
+            __m512i at = _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)(places + i)));
+            __m512 v = deep ? _mm512_load_ps(values + i) : exit_of(exits, at, levels);
+            _mm512_store_ps(total + i, _mm512_add_ps(_mm512_load_ps(total + i), v));
+            if (blocks) _mm512_store_ps(block + i, _mm512_add_ps(_mm512_load_ps(block + i), v));
+        }
     }
 }
 
@@ -142,12 +164,11 @@ WITH_AVX512 void avx512_block(const cforest *f, cforest_scratch *s, const float 
     for (int32_t g = 0; g < f->group_count; g++)
         for (int r = 0; r < WIDE; r += 16) _mm512_store_ps(s->totals + g * WIDE + r, _mm512_set1_ps(f->base[g]));
     if (blocks) memset(s->blocks, 0, CFOREST_EMBEDDING * WIDE * sizeof(float));
-    for (int32_t t = 0; t < f->tree_count; t++) {
-        float *total = s->totals + (size_t)f->tree_group[t] * WIDE;
-        float *block = blocks ? s->blocks + (size_t)f->block[t] * WIDE : NULL;
-        if (f->byte_tree[t] >= 0) byte_tree(f, f->byte_tree[t], s->bytes, total, block);
-        else deep_tree(f, t, s->bytes, s->walk, total, block);
-    }
+    if (f->path == CFOREST_PATH_RANKED) walk_block(f, s, blocks, 6, 1);
+    else if (f->levels == 3) walk_block(f, s, blocks, 3, 0);
+    else if (f->levels == 4) walk_block(f, s, blocks, 4, 0);
+    else if (f->levels == 5) walk_block(f, s, blocks, 5, 0);
+    else walk_block(f, s, blocks, 6, 0);
 }
 
 INLINE_AVX512 void rank_single(const cforest *f, const float *row, uint8_t *out) {
@@ -176,7 +197,8 @@ INLINE_AVX512 void rank_single(const cforest *f, const float *row, uint8_t *out)
     }
 }
 
-INLINE_AVX512 void walk_single(const cforest *f, cforest_scratch *s, float *totals, float *embedding, int registers) {
+INLINE_AVX512 void walk_single(const cforest *f, cforest_scratch *s, float *totals, float *embedding, int registers,
+                               int levels, int deep) {
     const uint8_t *bytes = s->single;
     __m512i c0 = _mm512_load_si512((const void *)bytes), c1 = c0, c2 = c0, c3 = c0;
     if (registers > 1) c1 = _mm512_load_si512((const void *)(bytes + 64));
@@ -184,36 +206,51 @@ INLINE_AVX512 void walk_single(const cforest *f, cforest_scratch *s, float *tota
         c2 = _mm512_load_si512((const void *)(bytes + 128));
         c3 = _mm512_load_si512((const void *)(bytes + 192));
     }
-    const __m512i one = _mm512_set1_epi64(1);
-    const __m512i start = _mm512_setr_epi64(0, 64, 128, 192, 256, 320, 384, 448);
-    for (int32_t t = 0; t < f->tree_count; t += EIGHT) {
-        _Alignas(64) uint64_t masks[EIGHT];
-        for (int i = 0; i < EIGHT; i++) {
-            size_t base = ((size_t)t + i) * 64;
-            __m512i where = _mm512_load_si512((const void *)(f->single_columns + base)), b;
-            if (registers == 1) {
-                b = _mm512_permutexvar_epi8(where, c0);
-            } else {
-                b = _mm512_permutex2var_epi8(c0, where, c1);
-                if (registers > 2)
-                    b = _mm512_mask_blend_epi8(_mm512_movepi8_mask(where), b, _mm512_permutex2var_epi8(c2, where, c3));
-            }
-            masks[i] = _mm512_cmpgt_epu8_mask(b, _mm512_load_si512((const void *)(f->ks + base)));
+    // All masks first, then all walks: eight masks stored and loaded at once as one register would wait for each other.
+    uint64_t *masks = s->masks;
+    for (int32_t t = 0; t < f->tree_count; t++) {
+        size_t base = (size_t)t * 64;
+        __m512i where = _mm512_load_si512((const void *)(f->single_columns + base)), b;
+        if (registers == 1) {
+            b = _mm512_permutexvar_epi8(where, c0);
+        } else {
+            b = _mm512_permutex2var_epi8(c0, where, c1);
+            if (registers > 2)
+                b = _mm512_mask_blend_epi8(_mm512_movepi8_mask(where), b, _mm512_permutex2var_epi8(c2, where, c3));
         }
-        __m512i m = _mm512_load_si512((const void *)masks), at = one;
-        for (int d = 0; d < LEVELS; d++) {
+        masks[t] = _mm512_cmpgt_epu8_mask(b, _mm512_load_si512((const void *)(f->ks + base)));
+    }
+    const __m512i one = _mm512_set1_epi64(1);
+    const __m512i start = _mm512_sub_epi64(_mm512_setr_epi64(0, 64, 128, 192, 256, 320, 384, 448),
+                                           _mm512_set1_epi64(1 << levels));
+    float first = totals[0];
+    for (int32_t t = 0; t < f->tree_count; t += EIGHT) {
+        __m512i m = _mm512_load_si512((const void *)(masks + t)), at = one;
+        for (int d = 0; d < levels; d++) {
             __m512i bit = _mm512_and_si512(_mm512_srlv_epi64(m, at), one);
             at = _mm512_add_epi64(_mm512_add_epi64(at, at), bit);
         }
-        at = _mm512_add_epi64(_mm512_sub_epi64(at, _mm512_set1_epi64(64)), start);
         float v[EIGHT];
-        _mm256_storeu_ps(v, _mm512_i64gather_ps(at, f->leaves + (size_t)t * 64, 4));
+        at = _mm512_add_epi64(at, start);
+        __m256 exits = _mm512_i64gather_ps(at, &f->exits[(size_t)t * 64].value, 4);
         int32_t here = f->tree_count - t < EIGHT ? f->tree_count - t : EIGHT;
-        for (int32_t i = 0; i < here; i++) {
-            totals[f->tree_group[t + i]] += v[i];
-            if (embedding) embedding[f->block[t + i]] += v[i];
+        if (deep) {
+            int32_t node[EIGHT], depth = 0;
+            _mm256_storeu_si256((__m256i *)node, _mm256_castps_si256(exits));
+            for (int32_t i = 0; i < here; i++) depth = f->tree_depth[t + i] > depth ? f->tree_depth[t + i] : depth;
+            for (int32_t d = LEVELS; d < depth; d++)
+                for (int i = 0; i < EIGHT; i++) {
+                    ranked_node n = f->ranked[node[i]];
+                    node[i] = n.left + (bytes[n.column] > n.k);
+                }
+            for (int i = 0; i < EIGHT; i++) v[i] = f->plain[node[i]].value;
+        } else {
+            _mm256_storeu_ps(v, exits);
         }
+        if (here == EIGHT) add_leaves(f, t, EIGHT, v, &first, totals, embedding);
+        else add_leaves(f, t, here, v, &first, totals, embedding);
     }
+    if (f->group_count == 1) totals[0] = first;
 }
 
 WITH_AVX512 void avx512_single(const cforest *f, cforest_scratch *s, const float *row, float *totals,
@@ -221,7 +258,14 @@ WITH_AVX512 void avx512_single(const cforest *f, cforest_scratch *s, const float
     rank_single(f, row, s->single);
     memcpy(totals, f->base, f->group_count * sizeof(float));
     if (embedding) memset(embedding, 0, CFOREST_EMBEDDING * sizeof(float));
-    if (f->column_count <= 64) walk_single(f, s, totals, embedding, 1);
-    else if (f->column_count <= 128) walk_single(f, s, totals, embedding, 2);
-    else walk_single(f, s, totals, embedding, 4);
+    int deep = f->path == CFOREST_PATH_RANKED;
+    if (f->levels == 6 && !deep) {
+        if (f->column_count <= 64) walk_single(f, s, totals, embedding, 1, 6, 0);
+        else if (f->column_count <= 128) walk_single(f, s, totals, embedding, 2, 6, 0);
+        else walk_single(f, s, totals, embedding, 4, 6, 0);
+    } else if (f->column_count <= 128) {
+        walk_single(f, s, totals, embedding, 2, f->levels, deep);
+    } else {
+        walk_single(f, s, totals, embedding, 4, f->levels, deep);
+    }
 }

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE  // qsort_r
 #include "Internal.h"
 
 #include <math.h>
@@ -108,19 +109,16 @@ typedef struct {
     int32_t feature, set, direction, node;
 } set_use;
 
-static const builder *comparing;  // qsort has no context; guarded by `build_lock`
-
-static int compare_sets(const set_use *x, const set_use *y) {
+static int compare_sets(const cforest *f, const set_use *x, const set_use *y) {
     if (x->feature != y->feature) return x->feature < y->feature ? -1 : 1;
     if (x->direction != y->direction) return x->direction < y->direction ? -1 : 1;
-    const cforest *f = comparing->f;
     int32_t xs = f->set_first[x->set], ys = f->set_first[y->set];
     int32_t xn = f->set_first[x->set + 1] - xs, yn = f->set_first[y->set + 1] - ys;
     if (xn != yn) return xn < yn ? -1 : 1;
     return memcmp(f->set_words + xs, f->set_words + ys, xn * sizeof(uint32_t));
 }
 
-static int by_set(const void *a, const void *b) { return compare_sets(a, b); }
+static int by_set(const void *a, const void *b, void *forest) { return compare_sets(forest, a, b); }
 
 /// Gives every test a column. 0: no memory; 1: done; 2: too many columns, the forest is walked plainly.
 static int make_columns(builder *b, int32_t nodes) {
@@ -147,11 +145,10 @@ static int make_columns(builder *b, int32_t nodes) {
         b->column_of[place] = 1;
         f->ranked[n].k = k % CHUNK;
     }
-    comparing = b;
-    qsort(sets, uses, sizeof *sets, by_set);
+    qsort_r(sets, uses, sizeof *sets, by_set, f);
     int32_t made = 0, kinds = 0, seen = 0;
     for (int32_t i = 0; i < places; i++) made += b->column_of[i];
-    for (int32_t i = 0; i < uses; i++) kinds += i == 0 || compare_sets(&sets[i - 1], &sets[i]) != 0;
+    for (int32_t i = 0; i < uses; i++) kinds += i == 0 || compare_sets(f, &sets[i - 1], &sets[i]) != 0;
     f->column_count = made + kinds;
     if (made + kinds > COLUMNS_MAX) return free(sets), 2;
     f->columns = zeroed(made + kinds, sizeof *f->columns);
@@ -172,7 +169,7 @@ static int make_columns(builder *b, int32_t nodes) {
         }
         u.plain = chunks <= 1;
         for (; seen < uses && sets[seen].feature == i; seen++) {
-            if (seen == 0 || compare_sets(&sets[seen - 1], &sets[seen]) != 0) {
+            if (seen == 0 || compare_sets(f, &sets[seen - 1], &sets[seen]) != 0) {
                 uint8_t missing = sets[seen].direction ? 0 : 255;
                 f->columns[made++] = (column){.base = -1, .set = sets[seen].set, .missing = missing};
             }
@@ -235,32 +232,33 @@ static int make_tables(builder *b) {
 }
 
 /// Spreads a subtree over the heap below `at`; a leaf that ends early fills all places below itself.
-static void spread(const cforest *f, int32_t byte_tree, int32_t node, int32_t at) {
+static void spread(const cforest *f, int32_t tree, int32_t node, int32_t at) {
     const ranked_node *r = &f->ranked[node];
-    size_t base = (size_t)byte_tree * 64;
-    if (at >= 64) {
-        f->leaves[base + at - 64] = f->plain[node].value;
+    size_t base = (size_t)tree * 64;
+    if (at >= 1 << f->levels) {
+        union exit *exit = &f->exits[base + at - (1 << f->levels)];
+        if (f->path == CFOREST_PATH_BYTES) exit->value = f->plain[node].value;
+        else exit->node = node;
         return;
     }
     f->offsets[base + at] = r->leaf ? 0 : (uint32_t)r->column * WIDE;
     f->ks[base + at] = r->k;
     if (f->single_columns) f->single_columns[base + at] = r->leaf ? 0 : (uint8_t)r->column;
-    spread(f, byte_tree, r->leaf ? node : r->left, 2 * at);
-    spread(f, byte_tree, r->leaf ? node : r->left + 1, 2 * at + 1);
+    spread(f, tree, r->leaf ? node : r->left, 2 * at);
+    spread(f, tree, r->leaf ? node : r->left + 1, 2 * at + 1);
 }
 
 static int make_byte_trees(cforest *f) {
-    for (int32_t t = 0; t < f->tree_count; t++) f->byte_tree[t] = f->tree_depth[t] <= LEVELS ? f->byte_count++ : -1;
-    size_t room = ((size_t)f->byte_count + EIGHT) * 64;
+    f->path = f->depth <= LEVELS ? CFOREST_PATH_BYTES : CFOREST_PATH_RANKED;
+    f->levels = f->depth < 3 ? 3 : f->depth < LEVELS ? f->depth : LEVELS;
+    size_t room = ((size_t)f->tree_count + EIGHT) * 64;
     f->offsets = zeroed(room, sizeof *f->offsets);
     f->ks = zeroed(room, 1);
-    f->leaves = zeroed(room, sizeof *f->leaves);
-    int single = f->byte_count == f->tree_count && f->column_count <= SINGLE_COLUMNS_MAX;
+    f->exits = zeroed(room, sizeof *f->exits);
+    int single = f->column_count <= SINGLE_COLUMNS_MAX;
     if (single) f->single_columns = zeroed(room, 1);
-    if (!f->offsets || !f->ks || !f->leaves || (single && !f->single_columns)) return 0;
-    for (int32_t t = 0; t < f->tree_count; t++)
-        if (f->byte_tree[t] >= 0) spread(f, f->byte_tree[t], f->root[t], 1);
-    f->path = f->byte_count == f->tree_count ? CFOREST_PATH_BYTES : CFOREST_PATH_RANKED;
+    if (!f->offsets || !f->ks || !f->exits || (single && !f->single_columns)) return 0;
+    for (int32_t t = 0; t < f->tree_count; t++) spread(f, t, f->root[t], 1);
     return 1;
 }
 
@@ -274,11 +272,10 @@ static int copy_source(builder *b) {
     f->base = zeroed(in->group_count, sizeof(float));
     f->tree_group = zeroed(trees, sizeof(int32_t)), f->block = zeroed(trees, sizeof(int32_t));
     f->root = zeroed(trees, sizeof(int32_t)), f->tree_depth = zeroed(trees, sizeof(int32_t));
-    f->byte_tree = zeroed(trees, sizeof(int32_t));
     f->plain = zeroed(nodes, sizeof(plain_node)), f->ranked = zeroed(nodes, sizeof(ranked_node));
     f->set_first = zeroed(in->set_count + 1, sizeof(int32_t)), f->set_words = zeroed(words, sizeof(uint32_t));
     b->source_node = zeroed(nodes, sizeof(int32_t));
-    if (!f->base || !f->tree_group || !f->block || !f->root || !f->tree_depth || !f->byte_tree || !f->plain
+    if (!f->base || !f->tree_group || !f->block || !f->root || !f->tree_depth || !f->plain
         || !f->ranked || !f->set_first || !f->set_words || !b->source_node)
         return 0;
     memcpy(f->base, in->base, in->group_count * sizeof(float));
@@ -293,21 +290,13 @@ static int copy_source(builder *b) {
     return 1;
 }
 
-#include <pthread.h>
-static pthread_mutex_t build_lock = PTHREAD_MUTEX_INITIALIZER;
-
 cforest *cforest_build(const cforest_source *in) {
     builder b = {.in = in, .f = zeroed(1, sizeof(cforest))};
     if (!b.f) return NULL;
     int ok = copy_source(&b);
     if (ok) {
         int32_t nodes = number_nodes(&b);
-        ok = collect_thresholds(&b, nodes);
-        if (ok) {
-            pthread_mutex_lock(&build_lock);
-            ok = make_columns(&b, nodes);
-            pthread_mutex_unlock(&build_lock);
-        }
+        ok = collect_thresholds(&b, nodes) ? make_columns(&b, nodes) : 0;
         if (ok == 2) b.f->path = CFOREST_PATH_PLAIN, b.f->column_count = 0;
         else if (ok) ok = make_tables(&b) && make_byte_trees(b.f);
     }
@@ -334,8 +323,8 @@ cforest *cforest_build_linear(int32_t feature_count, int32_t group_count, int32_
 void cforest_free(cforest *f) {
     if (!f) return;
     void *owned[] = {f->base,    f->tree_group, f->block, f->root,    f->tree_depth, f->plain,  f->set_first,
-                     f->set_words, f->ranked,   f->columns, f->used,  f->search,     f->wide,   f->byte_tree,
-                     f->offsets, f->ks,         f->leaves, f->single_columns, f->weights, f->bias};
+                     f->set_words, f->ranked,   f->columns, f->used,  f->search,     f->wide,
+                     f->offsets, f->ks,         f->exits, f->single_columns, f->weights, f->bias};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     free(f);
 }
@@ -349,15 +338,15 @@ cforest_scratch *cforest_scratch_create(const cforest *f) {
     s->walk = zeroed(WIDE, sizeof(int32_t));
     s->margins = zeroed(f->group_count, sizeof(float));
     s->single = zeroed((size_t)f->column_count + SINGLE_COLUMNS_MAX, 1);
-    s->leaf = zeroed((size_t)f->tree_count + EIGHT, sizeof(float));
-    if (s->bytes && s->totals && s->blocks && s->walk && s->margins && s->single && s->leaf) return s;
+    s->masks = zeroed((size_t)f->tree_count + EIGHT, sizeof(uint64_t));
+    if (s->bytes && s->totals && s->blocks && s->walk && s->margins && s->single && s->masks) return s;
     cforest_scratch_free(s);
     return NULL;
 }
 
 void cforest_scratch_free(cforest_scratch *s) {
     if (!s) return;
-    free(s->bytes), free(s->totals), free(s->blocks), free(s->walk), free(s->margins), free(s->single), free(s->leaf);
+    free(s->bytes), free(s->totals), free(s->blocks), free(s->walk), free(s->margins), free(s->single), free(s->masks);
     free(s);
 }
 

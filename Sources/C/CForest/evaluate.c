@@ -145,8 +145,9 @@ static void run(const cforest *f, cforest_scratch *s, const float *rows, size_t 
                 else memcpy(out, s->margins, groups * sizeof(float));
             }
         } else {
-            if (level == CFOREST_LEVEL_AVX512) avx512_block(f, s, rows + row * stride, here, stride, embeddings != NULL);
-            else avx2_block(f, s, rows + row * stride, here, stride, embeddings != NULL);
+            const float *x = rows + row * stride;
+            if (level == CFOREST_LEVEL_AVX512) avx512_block(f, s, x, here, stride, embeddings != NULL);
+            else avx2_block(f, s, x, here, stride, embeddings != NULL);
             for (size_t r = 0; r < here; r++) {
                 float *out = outputs + (row + r) * width;
                 for (size_t g = 0; g < groups; g++) s->margins[g] = s->totals[g * WIDE + r];

@@ -27,6 +27,7 @@ void ranked_single(const cforest *f, cforest_scratch *s, const float *row, float
     memcpy(totals, f->base, f->group_count * sizeof(float));
     if (embedding) memset(embedding, 0, CFOREST_EMBEDDING * sizeof(float));
     const ranked_node *nodes = f->ranked;
+    float first = totals[0];
     for (int32_t t = 0; t < f->tree_count; t += EIGHT) {
         int32_t here = f->tree_count - t < EIGHT ? f->tree_count - t : EIGHT, depth = 0;
         int32_t at[EIGHT] = {0};
@@ -40,10 +41,10 @@ void ranked_single(const cforest *f, cforest_scratch *s, const float *row, float
                 at[i] = n.left + (bytes[n.column] > n.k);
             }
         }
-        for (int32_t i = 0; i < here; i++) {
-            float v = f->plain[at[i]].value;
-            totals[f->tree_group[t + i]] += v;
-            if (embedding) embedding[f->block[t + i]] += v;
-        }
+        float v[EIGHT];
+        for (int32_t i = 0; i < here; i++) v[i] = f->plain[at[i]].value;
+        if (here == EIGHT) add_leaves(f, t, EIGHT, v, &first, totals, embedding);
+        else add_leaves(f, t, here, v, &first, totals, embedding);
     }
+    if (f->group_count == 1) totals[0] = first;
 }

@@ -23,6 +23,13 @@ struct TreeArrays: Sendable {
     var nodeCount: Int { left.count }
     var setCount: Int { setFirst.count - 1 }
 
+    /// Features of categorical splits, ascending.
+    var categoricalFeatures: [Int] {
+        var features: Set<Int32> = []
+        for (node, set) in set.enumerated() where set >= 0 { features.insert(feature[node]) }
+        return features.sorted().map { Int($0) }
+    }
+
     init() {}
 
     /// Reads the member `model` of a tree booster.

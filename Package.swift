@@ -57,7 +57,7 @@ let package = Package(
         room("Changes", ["CChecksum", "CLZ4", "CZstd"]),
         room("Storage", ["Changes", "CRocksDB"]),
         room("Vectors", ["Changes", "CVectors"]),
-        room("Features", ["Changes", "CJSON", "CWindows", "CYAML"]),
+        room("Features", ["Changes", "Storage", "CJSON", "CWindows", "CYAML"]),
         room("Scoring", ["Changes", "Features", "CForest"]),
         room("HTTP", ["CMicroHTTPD", "CCurl"]),
         room("Core", ["Service", "Changes", "Storage", "Features", "Scoring", "HTTP"]),

@@ -3,51 +3,34 @@ import Features
 import Service
 import Storage
 
-/// The core's view on disk: tiles and event ids reach it in sweeps of small steps between batches.
-///
-/// A sweep begins at a frontier and writes each entity that changed since the last one; rows written later in the sweep
-/// may lead that frontier, which is harmless since they are absolute and a replay makes them again. When all are
-/// written, the frontier at which the sweep began and the ids up to it are written as one step.
+/// The core's view on disk: its tiles, and beside them the event ids of the recent past, up to the same frontier.
 final class CoreCheckpoint {
     private let view: View
     private let assembler: Assembler
-    private var restored: [Int: AppliedPosition] = [:]
-    private var sweeping: [AppliedPosition?] = []
-    private var seenUpTo: [UInt64] = []
-    private var seenTarget: [UInt64] = []
-    private var nextSweep: Int64 = 0
-    private var inSweep = false
-    private let rows = StoreBatch()
-    private static let intervalMicroseconds: Int64 = 5_000_000
-    private static let entitiesPerStep = 64
+    private let tiles: TileView
+    private var restored: [AppliedPosition?] = []
+    /// Positions among the seen ids: what the disk has, and what it has after the sweep under way.
+    private var seenUpTo: [UInt64]
+    private var seenTarget: [UInt64]
 
     init(_ view: View, assembler: Assembler) {
         self.view = view
         self.assembler = assembler
+        tiles = TileView(view, state: assembler.state)
         seenUpTo = Array(repeating: 0, count: assembler.state.partitions)
+        seenTarget = seenUpTo
     }
 
     func position(of partition: Int) -> AppliedPosition? { restored[partition] }
 
     /// Loads what the view holds of this lineage. A view of another log is not touched: it is an error.
     func restore(lineage: Lineage) throws {
-        let state = assembler.state
-        for partition in 0..<state.partitions {
-            guard let position = try view.position(.tiles, partition: UInt32(partition)) else { continue }
-            guard position.lineage == lineage else { throw ForeignView(path: view.store.path) }
-            restored[partition] = position
-        }
+        restored = try tiles.restore(lineage: lineage)
         let iterator = StoreIterator(view.store)
-        try unsafe iterator.forEach(prefix: [View.Prefix.tile]) { key, value in
-            guard unsafe state.restore(storageKey: UnsafeRawBufferPointer(rebasing: key[1...]), value: value) else {
-                throw StoreError(operation: "restore \(view.store.path)", message: "a tile row cannot be read")
-            }
-            return true
-        }
         try unsafe iterator.forEach(prefix: [View.Prefix.seen]) { key, value in
             var reader = unsafe ByteReader(UnsafeRawBufferPointer(rebasing: key[1...]))
             guard let partition = reader.read(UInt32.self).map({ Int(UInt32(bigEndian: $0)) }),
-                partition < state.partitions
+                partition < assembler.state.partitions
             else { return true }
             let seen = assembler.seenIds(of: partition)
             var entries = unsafe ByteReader(value)
@@ -62,100 +45,58 @@ final class CoreCheckpoint {
             seenUpTo[partition] = seen.position
             return true
         }
-        unsafe state.load = { [view] key, use in
-            // An entity that was evicted; a store that cannot be read ends the core at its next write.
-            _ = try? unsafe view.store.get([View.Prefix.tile] + Array(key)) { unsafe use($0) }
-        }
     }
 
-    /// Does a small part of a sweep, when one is due. Call between batches.
     func proceed(positions: [AppliedPosition?], now: Int64) throws {
-        if !inSweep {
-            guard now >= nextSweep else { return }
-            begin(positions: positions, now: now)
+        try tiles.proceed(positions: positions, now: now, started: markSeen) { partition, position, rows in
+            try putSeen(partition, position, now: now, into: rows)
         }
-        try step(Self.entitiesPerStep)
-        if assembler.state.sweepRemaining == 0 { try finishSweep(now: now) }
     }
 
     func finish(positions: [AppliedPosition?], now: Int64) throws {
-        if inSweep {
-            try step(.max)
-            try finishSweep(now: now)
+        try tiles.complete(positions: positions, now: now, started: markSeen) { partition, position, rows in
+            try putSeen(partition, position, now: now, into: rows)
         }
-        begin(positions: positions, now: now)
-        try step(.max)
-        try finishSweep(now: now)
-        try view.store.flush()
     }
 
-    private func begin(positions: [AppliedPosition?], now: Int64) {
-        inSweep = true
-        nextSweep = now + Self.intervalMicroseconds
-        sweeping = positions
-        seenTarget = (0..<positions.count).map { assembler.seenIds(of: $0).position }
-        assembler.state.beginSweep()
-    }
+    private func markSeen() { seenTarget = seenTarget.indices.map { assembler.seenIds(of: $0).position } }
 
-    private func step(_ entities: Int) throws {
-        rows.clear()
-        unsafe assembler.state.continueSweep(max: entities) { key, value in
-            unsafe ([View.Prefix.tile] + Array(key)).withUnsafeBytes { unsafe rows.put($0, value) }
-        }
-        if rows.count > 0 { try view.write(ahead: rows) }
-    }
-
-    private func finishSweep(now: Int64) throws {
-        inSweep = false
-        for (partition, position) in sweeping.enumerated() {
-            guard let position else { continue }
-            rows.clear()
-            let seen = assembler.seenIds(of: partition)
-            let entries = seen.entries(since: seenUpTo[partition])
-                .prefix(Int(seenTarget[partition] - min(seenTarget[partition], seenUpTo[partition])))
-            if !entries.isEmpty {
-                var value = ByteWriter(capacity: entries.count * 24)
-                for entry in entries {
-                    value.append(entry.hash.low)
-                    value.append(entry.hash.high)
-                    value.append(entry.time)
-                }
-                rows.put(Self.seenKey(partition, position.seq), unsafe Array(value.bytes))
+    private func putSeen(
+        _ partition: Int, _ position: AppliedPosition, now: Int64, into rows: borrowing StoreBatch
+    ) throws {
+        let from = seenUpTo[partition]
+        let target = seenTarget[partition]
+        let entries = assembler.seenIds(of: partition).entries(since: from).prefix(Int(target - min(target, from)))
+        if !entries.isEmpty {
+            var value = ByteWriter(capacity: entries.count * 24)
+            for entry in entries {
+                value.append(entry.hash.low)
+                value.append(entry.hash.high)
+                value.append(entry.time)
             }
-            seenUpTo[partition] = seenTarget[partition]
-            try expire(partition, before: now - assembler.pipeline.limits.duplicateWindowMicroseconds)
-            try view.write(rows, .tiles, partition: UInt32(partition), position: position)
+            unsafe rows.put(Self.seenPrefix(partition) + withUnsafeBytes(of: position.seq.bigEndian) { unsafe Array($0) }, unsafe Array(value.bytes))
         }
-        _ = assembler.state.evict(to: assembler.pipeline.limits.entitiesInMemoryMax)
+        seenUpTo[partition] = target
+        try expire(partition, before: now - assembler.pipeline.limits.duplicateWindowMicroseconds, into: rows)
     }
 
     /// Deletes rows of ids that are all older than the window.
-    private func expire(_ partition: Int, before: Int64) throws {
+    private func expire(_ partition: Int, before: Int64, into rows: borrowing StoreBatch) throws {
         let iterator = StoreIterator(view.store)
-        let prefix = unsafe [View.Prefix.seen] + withUnsafeBytes(of: UInt32(partition).bigEndian) { unsafe Array($0) }
-        try unsafe iterator.forEach(prefix: prefix) { key, value in
-            guard value.count >= 8 else { return true }
-            let latest = unsafe Int64(
-                littleEndian: value.loadUnaligned(fromByteOffset: value.count - 8, as: Int64.self))
-            guard latest < before else { return false }
-            unsafe rows.delete(key)
-            return true
+        let prefix = Self.seenPrefix(partition)
+        iterator.seek(prefix)
+        while iterator.isValid, unsafe iterator.key.starts(with: prefix) {
+            let value = unsafe iterator.value
+            guard value.count >= 8,
+                unsafe Int64(littleEndian: value.loadUnaligned(fromByteOffset: value.count - 8, as: Int64.self)) < before
+            else { break }
+            unsafe rows.delete(iterator.key)
+            iterator.next()
         }
+        try iterator.check()
     }
 
-    private static func seenKey(_ partition: Int, _ seq: UInt64) -> [UInt8] {
-        var key = [View.Prefix.seen]
-        unsafe withUnsafeBytes(of: UInt32(partition).bigEndian) { unsafe key.append(contentsOf: $0) }
-        unsafe withUnsafeBytes(of: seq.bigEndian) { unsafe key.append(contentsOf: $0) }
-        return key
-    }
-}
-
-/// The view in the folder belongs to another log.
-package struct ForeignView: Error, CustomStringConvertible {
-    let path: String
-
-    package var description: String {
-        "\(path) is the view of another log; move it away, and it is rebuilt from the log at the next start"
+    private static func seenPrefix(_ partition: Int) -> [UInt8] {
+        unsafe [View.Prefix.seen] + withUnsafeBytes(of: UInt32(partition).bigEndian) { unsafe Array($0) }
     }
 }

@@ -1,0 +1,110 @@
+import Changes
+import Storage
+
+/// The disk side of a feature state: tiles reach the view in sweeps of small steps between batches.
+///
+/// A sweep begins at a frontier and writes each entity that changed since the last one; rows written later in the sweep
+/// may lead that frontier, which is harmless since they are absolute and a replay makes them again. When all are
+/// written, the frontier at which the sweep began is written. The core and the edges persist their state by this code.
+package final class TileView {
+    private let view: View
+    private let state: FeatureState
+    private var sweeping: [AppliedPosition?]?
+    private var nextSweep: Int64 = 0
+    private let rows = StoreBatch()
+    private let intervalMicroseconds: Int64
+    private static let entitiesPerStep = 64
+
+    package init(_ view: View, state: FeatureState, intervalMicroseconds: Int64 = 5_000_000) {
+        self.view = view
+        self.state = state
+        self.intervalMicroseconds = intervalMicroseconds
+    }
+
+    /// Loads the tiles of this lineage, and gives each partition's position; `nil` where there is none yet.
+    package func restore(lineage: Lineage) throws -> [AppliedPosition?] {
+        let positions = try (0..<state.partitions).map { try view.position(.tiles, partition: UInt32($0)) }
+        for position in positions {
+            if let position, position.lineage != lineage { throw ForeignView(path: view.store.path) }
+        }
+        try unsafe StoreIterator(view.store).forEach(prefix: [View.Prefix.tile]) { key, value in
+            guard unsafe state.restore(storageKey: UnsafeRawBufferPointer(rebasing: key[1...]), value: value) else {
+                throw StoreError(operation: "restore \(view.store.path)", message: "a tile row cannot be read")
+            }
+            return true
+        }
+        unsafe state.load = { [view] key, use in
+            // A store that cannot be read ends its role at the next write; an entity that was never stored is empty.
+            _ = try? unsafe view.store.get([View.Prefix.tile] + Array(key)) { unsafe use($0) }
+        }
+        return positions
+    }
+
+    /// Does a small part of a sweep when one is due. Call between batches.
+    ///
+    /// `started` is called when a sweep begins, `finishing` for each partition before its frontier is written: what it
+    /// puts into the batch goes with the frontier.
+    package func proceed(
+        positions: [AppliedPosition?], now: Int64, started: () -> Void = {},
+        finishing: (_ partition: Int, _ position: AppliedPosition, borrowing StoreBatch) throws -> Void = { _, _, _ in }
+    ) throws {
+        if sweeping == nil {
+            guard now >= nextSweep else { return }
+            begin(positions, now: now, started)
+        }
+        try step(Self.entitiesPerStep)
+        if state.sweepRemaining == 0 { try finish(finishing) }
+    }
+
+    /// Writes everything, before a planned stop.
+    package func complete(
+        positions: [AppliedPosition?], now: Int64, started: () -> Void = {},
+        finishing: (_ partition: Int, _ position: AppliedPosition, borrowing StoreBatch) throws -> Void = { _, _, _ in }
+    ) throws {
+        if sweeping != nil {
+            try step(.max)
+            try finish(finishing)
+        }
+        begin(positions, now: now, started)
+        try step(.max)
+        try finish(finishing)
+        try view.store.flush()
+    }
+
+    private func begin(_ positions: [AppliedPosition?], now: Int64, _ started: () -> Void) {
+        sweeping = positions
+        nextSweep = now + intervalMicroseconds
+        started()
+        state.beginSweep()
+    }
+
+    private func step(_ entities: Int) throws {
+        rows.clear()
+        unsafe state.continueSweep(max: entities) { key, value in
+            unsafe ([View.Prefix.tile] + Array(key)).withUnsafeBytes { unsafe rows.put($0, value) }
+        }
+        if rows.count > 0 { try view.write(ahead: rows) }
+    }
+
+    private func finish(
+        _ finishing: (_ partition: Int, _ position: AppliedPosition, borrowing StoreBatch) throws -> Void
+    ) throws {
+        for (partition, position) in (sweeping ?? []).enumerated() {
+            guard let position else { continue }
+            rows.clear()
+            try finishing(partition, position, rows)
+            try view.write(rows, .tiles, partition: UInt32(partition), position: position)
+        }
+        sweeping = nil
+        _ = state.evict(to: state.pipeline.limits.entitiesInMemoryMax)
+    }
+}
+
+/// The view in the folder belongs to another log.
+package struct ForeignView: Error, CustomStringConvertible {
+    let path: String
+
+    package var description: String {
+        "\(path) is the view of another log; move it away, and it is rebuilt from the log at the next start"
+    }
+}

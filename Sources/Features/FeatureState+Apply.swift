@@ -76,6 +76,15 @@ extension FeatureState {
         unsafe load(storeKey.writer.bytes) { value in _ = unsafe self.decodeWhole(value, into: record, layout) }
     }
 
+    /// Whether the store has an entity that is not in memory.
+    func isStored(_ number: UInt16, _ key: UnsafeRawBufferPointer) -> Bool {
+        guard let load = unsafe load else { return false }
+        var found = false
+        unsafe Self.storageKey(number, key, to: &storeKey.writer)
+        unsafe load(storeKey.writer.bytes) { _ in found = true }
+        return found
+    }
+
     /// Takes in an entity that the store held when the process started. Says whether the bytes made sense.
     package func restore(storageKey: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> Bool {
         guard storageKey.count > 3 else { return false }

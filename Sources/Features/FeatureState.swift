@@ -210,6 +210,17 @@ import Changes
         return unsafe fresh
     }
 
+    /// A record in memory or in the store, without making one that is in neither.
+    func findStored(_ number: UInt16, _ key: UnsafeRawBufferPointer) -> UnsafeMutableRawPointer? {
+        let table = table(number)
+        if let found = unsafe table.find(stableHash(key), key) { return unsafe found }
+        guard unsafe isStored(number, key) else { return nil }
+        return unsafe record(in: number, key: key)
+    }
+
+    /// The windows' aggregates of an entity, as the last read left them.
+    func windows(of entity: Int) -> UnsafeMutablePointer<tl_window_t> { unsafe windows + windowBase[entity] }
+
     func touch(_ record: UnsafeMutableRawPointer, _ number: UInt16) {
         let flags = unsafe RecordHead.flags(record)
         guard !flags.contains(.inBatch) else { return }

@@ -104,6 +104,8 @@ package final class TileView {
 package struct ForeignView: Error, CustomStringConvertible {
     let path: String
 
+    package init(path: String) { self.path = path }
+
     package var description: String {
         "\(path) is the view of another log; move it away, and it is rebuilt from the log at the next start"
     }

@@ -1,0 +1,437 @@
+import Changes
+import Features
+import Foundation
+import HTTP
+import Replicate
+import Service
+import Storage
+import Vectors
+
+/// The HTTP routes of a region. Every answer says from which region it comes, in which state, and how stale it may be.
+///
+/// A handler runs to its end on the thread that read the request; only a read token, and an event stream, wait.
+package struct EdgeRoutes: Sendable {
+    let region: Region
+    private let clock: any WallClock
+    private let metrics: EdgeMetrics
+
+    package init(_ region: Region, clock: any WallClock = SystemClock()) {
+        self.region = region
+        self.clock = clock
+        metrics = EdgeMetrics(region)
+    }
+
+    package func install(in router: inout Router, page: [UInt8]) {
+        let routes = self
+        router.get("/") { _ in Response(contentType: .html, headers: Self.pageHeaders, body: page) }
+        router.get("/v1/events") { request in try routes.answer(request) { try routes.recent($0, $1, &$2) } }
+        router.get("/v1/events/{id}") { request in try routes.answer(request) { try routes.event($0, $1, &$2) } }
+        router.get("/v1/similar") { request in try routes.answer(request) { try routes.similar($0, $1, &$2) } }
+        router.post("/v1/similar", bodyBytesMax: 1 << 20) { request in
+            try routes.answer(request) { try routes.similarTo($0, $1, &$2) }
+        }
+        router.get("/v1/entities/{kind}/{id}") { request in try routes.answer(request) { try routes.entity($0, $1, &$2) } }
+        router.post("/v1/score", bodyBytesMax: 1 << 20) { request in
+            try routes.answer(request) { try routes.score($0, $1, &$2) }
+        }
+        router.get("/v1/stream") { request in try routes.stream(request) }
+        router.get("/v1/status") { request in routes.statusAnswer(request) }
+        router.get("/healthz") { _ in .text("ok\n") }
+        router.get("/readyz") { _ in
+            routes.region.replica == nil || !routes.region.status.hasView
+                ? .problem(Problem(status: 503, detail: "no complete view yet")) : .text("ready\n")
+        }
+    }
+
+    /// Adds what this region measures to the server's metrics text.
+    package func metricsText() -> String { metrics.text(now: clock.now) }
+
+    /// A page from our own origin alone, framed by nobody.
+    private static let pageHeaders: HeaderBlock = [
+        "Content-Security-Policy":
+            "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache",
+    ]
+
+    // MARK: what every answer has
+
+    private typealias Query = (borrowing Request, Replica, inout JSONWriter) throws -> Void
+
+    /// Checks what the reader demands, runs the query, and adds the region's headers.
+    private func answer(_ request: borrowing Request, _ query: Query) throws -> Response {
+        let now = clock.now
+        let status = region.status
+        guard let replica = region.replica, status.hasView else {
+            throw unavailable("this region has no complete view yet", now: now)
+        }
+        if let text = request.header("Tideline-Max-Staleness") {
+            guard let limit = Int64(text), limit >= 0 else {
+                throw Problem.badRequest("Tideline-Max-Staleness is a number of milliseconds")
+            }
+            if (status.stalenessMilliseconds(now: now) ?? .max) > limit {
+                throw unavailable("this region is staler than \(limit) ms", now: now)
+            }
+        }
+        if let text = request.header("Tideline-Read-Token") {
+            guard let token = ReadToken(text) else { throw Problem.badRequest("Tideline-Read-Token is none of ours") }
+            if !token.isReached(by: replica.positions) { return waiting(for: token, request, now: now) }
+        }
+        var json = request.makeWriter()
+        try query(request, replica, &json)
+        var headers = request.makeHeaders()
+        write(status, replica, now: now, to: &headers)
+        return .json(json, headers: headers)
+    }
+
+    /// The reader's own events are not here yet. The connection waits, without a thread, until they are, at most five
+    /// seconds; then the same question is asked again by a redirect to itself, and finds them.
+    private func waiting(for token: ReadToken, _ request: borrowing Request, now: Int64) -> Response {
+        let region = region
+        let query = request.queryItems.map { "\($0.key.percentEncoded)=\($0.value.percentEncoded)" }.joined(separator: "&")
+        let target = query.isEmpty ? request.path : "\(request.path)?\(query)"
+        let fallback = unavailable("your events have not reached this region yet; ask again, or ask another region", now: now)
+        return .deferred(timeout: .seconds(5), fallback: fallback.response) { responder in
+            region.wait(for: token) {
+                var headers = HeaderBlock()
+                headers.append("Location", target)
+                headers.append("Tideline-Region", region.configuration.name)
+                _ = responder.respond(Response(status: 307, headers: headers))
+            }
+        }
+    }
+
+    private func unavailable(_ detail: String, now: Int64) -> Problem {
+        var problem = Problem(status: 503, detail: detail)
+        problem.headers.append("Retry-After", 1)
+        problem.headers.append("Tideline-Region", region.configuration.name)
+        problem.headers.append("Tideline-State", region.status.state(now: now).rawValue)
+        for (name, url) in region.configuration.others.sorted(by: { $0.key < $1.key }) {
+            problem.members.append((name: "region-\(name)", value: .string(url)))
+        }
+        return problem
+    }
+
+    private func write(_ status: RegionStatus, _ replica: Replica, now: Int64, to headers: inout HeaderBlock) {
+        headers.append("Tideline-Region", region.configuration.name)
+        headers.append("Tideline-State", status.state(now: now).rawValue)
+        if let staleness = status.stalenessMilliseconds(now: now) { headers.append("Tideline-Staleness-Ms", staleness) }
+        if status.asOf > 0 { headers.append("Tideline-As-Of", Timestamp.text(status.asOf)) }
+        headers.append("Tideline-Snapshot", "none")
+        headers.append(
+            "Tideline-Frontier",
+            replica.positions.enumerated().map { "\($0.offset):\($0.element.seq)" }.joined(separator: ","))
+    }
+
+    /// The tenant whose data is asked for. Keys and scopes come with the secured API; until then it is a parameter.
+    private func tenant(_ request: borrowing Request, _ replica: Replica) throws -> Int {
+        guard let name = request.query("tenant") else { return 0 }
+        guard let index = replica.pipeline.tenants.firstIndex(of: name) else {
+            throw Problem.notFound("no such tenant")
+        }
+        return index
+    }
+
+    // MARK: questions
+
+    private func recent(_ request: borrowing Request, _ replica: Replica, _ json: inout JSONWriter) throws {
+        let limit = try request.queryInt("limit", in: 1...1000) ?? 50
+        let tenant = try tenant(request, replica)
+        let flagged = request.query("flagged") == "true"
+        let name = replica.pipeline.tenants[tenant]
+        let prefix = EventKey.prefix(tenant: name)
+        let iterator = StoreIterator(replica.view.store)
+        var start = prefix + [UInt8](repeating: 0xFF, count: 16)
+        if let cursor = request.query("cursor") {
+            guard let bytes = Self.decode(cursor: cursor) else { throw Problem.badRequest("cursor is none of ours") }
+            start = prefix + bytes
+        }
+        iterator.seekBack(start)
+        if iterator.isValid, unsafe iterator.key.elementsEqual(start) { iterator.previous() }
+        json.beginObject()
+        json.key("events")
+        json.beginArray()
+        var count = 0
+        var visited = 0
+        var last: EventKey?
+        while count < limit, visited < 100_000, iterator.isValid, unsafe iterator.key.starts(with: prefix) {
+            if let key = unsafe EventKey(row: iterator.key), let row = unsafe EventRow(iterator.value) {
+                last = key
+                visited += 1
+                if !flagged || row.record.flags.contains(.flagged) {
+                    unsafe EventJSON.write(id: row.id, row.record, pipeline: replica.pipeline, details: false, to: &json)
+                    count += 1
+                }
+            }
+            iterator.previous()
+        }
+        try iterator.check()
+        json.endArray()
+        if let last, count == limit || visited == 100_000 {
+            json.member("cursor", last.bytes.map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined())
+        }
+        json.endObject()
+    }
+
+    private static func decode(cursor: String) -> [UInt8]? {
+        let digits = Array(cursor.utf8)
+        guard digits.count == 32 else { return nil }
+        var bytes: [UInt8] = []
+        for index in stride(from: 0, to: 32, by: 2) {
+            guard let byte = UInt8(String(decoding: digits[index...index + 1], as: UTF8.self), radix: 16) else { return nil }
+            bytes.append(byte)
+        }
+        return bytes
+    }
+
+    /// Lends the row of an event's newest version.
+    private func withRow<Result>(
+        _ replica: Replica, tenant: Int, id: String, _ use: (EventRow) throws -> Result
+    ) throws -> Result {
+        let name = replica.pipeline.tenants[tenant]
+        let identifier = [View.Prefix.identifier, UInt8(name.utf8.count)] + Array(name.utf8) + Array(id.utf8)
+        let key = try unsafe replica.view.store.get(identifier) { unsafe EventKey(value: $0) } ?? nil
+        let result = try key.flatMap { key in
+            try unsafe replica.view.store.get(key.row(tenant: name)) { bytes in try unsafe EventRow(bytes).map(use) } ?? nil
+        }
+        guard let result else { throw Problem.notFound("no event `\(id)` in this region") }
+        return result
+    }
+
+    private func event(_ request: borrowing Request, _ replica: Replica, _ json: inout JSONWriter) throws {
+        let tenant = try tenant(request, replica)
+        let id = request.parameter("id")
+        try withRow(replica, tenant: tenant, id: id) { row in
+            unsafe EventJSON.write(id: row.id, row.record, pipeline: replica.pipeline, details: true, to: &json)
+        }
+    }
+
+    private func similar(_ request: borrowing Request, _ replica: Replica, _ json: inout JSONWriter) throws {
+        guard let id = request.query("id") else { throw Problem.badRequest("id is needed: /v1/similar?id=EVENT&k=10") }
+        let k = try request.queryInt("k", in: 1...1000) ?? 10
+        let tenant = try tenant(request, replica)
+        let vector = try withRow(replica, tenant: tenant, id: id) { row in unsafe Self.floats(row.vector) }
+        guard !vector.isEmpty else { throw Problem(status: 409, detail: "event `\(id)` has no vector") }
+        try neighbours(of: vector, k: k, tenant: tenant, excluding: id, replica, request, &json)
+    }
+
+    private static func floats(_ bytes: UnsafeRawBufferPointer) -> [Float] {
+        (0..<bytes.count / 4).map { unsafe bytes.loadUnaligned(fromByteOffset: $0 * 4, as: Float.self) }
+    }
+
+    private func similarTo(_ request: borrowing Request, _ replica: Replica, _ json: inout JSONWriter) throws {
+        let tenant = try tenant(request, replica)
+        let body = try Self.object(request)
+        let k = (body["k"] as? Int) ?? 10
+        guard (1...1000).contains(k) else { throw Problem.badRequest("k must be from 1 to 1000") }
+        if let values = body["vector"] as? [Any] {
+            let vector = values.compactMap { ($0 as? NSNumber)?.floatValue }
+            guard vector.count == values.count, vector.count == replica.tails[tenant].dimensions else {
+                throw Problem.badRequest("vector: \(replica.tails[tenant].dimensions) numbers are needed")
+            }
+            return try neighbours(of: vector, k: k, tenant: tenant, excluding: nil, replica, request, &json)
+        }
+        guard let event = body["event"] as? [String: Any] else {
+            throw Problem.badRequest("the body holds `vector`, a list of numbers, or `event`, an object")
+        }
+        let bytes = try JSONSerialization.data(withJSONObject: event)
+        let provisional = try preview(replica, bytes)
+        guard !provisional.vector.isEmpty else { throw Problem(status: 409, detail: "this pipeline's model gives no vector") }
+        try neighbours(of: provisional.vector, k: k, tenant: provisional.tenant, excluding: nil, replica, request, &json)
+    }
+
+    /// The body as a JSON object; this path is a person's or a service's question, not the event path.
+    private static func object(_ request: borrowing Request) throws -> [String: Any] {
+        let body = Data(request.body)
+        guard let object = (try? JSONSerialization.jsonObject(with: body)) as? [String: Any] else {
+            throw Problem.badRequest("the body must be a JSON object")
+        }
+        return object
+    }
+
+    private func neighbours(
+        of vector: [Float], k: Int, tenant: Int, excluding id: String?, _ replica: Replica, _ request: borrowing Request,
+        _ json: inout JSONWriter
+    ) throws {
+        var filter = VectorFilter()
+        if request.query("flagged") == "true" { filter.flags = EventRecord.Flags.flagged.rawValue }
+        let low = try request.queryDouble("score_min").map { Float($0) } ?? -.infinity
+        let high = try request.queryDouble("score_max").map { Float($0) } ?? .infinity
+        guard low <= high else { throw Problem.badRequest("score_min is above score_max") }
+        filter.scores = low...high
+        let found: [Neighbour]
+        do {
+            found = try replica.tails[tenant].search(vector, k: id == nil ? k : k + 1, filter: filter)
+        } catch .zero {
+            throw Problem.badRequest("a vector of zero length has no neighbours")
+        } catch {
+            throw Problem.badRequest("the vector is none: \(error)")
+        }
+        let name = replica.pipeline.tenants[tenant]
+        json.beginObject()
+        if let id { json.member("id", id) }
+        json.key("neighbours")
+        json.beginArray()
+        var count = 0
+        for neighbour in found where count < k {
+            let key = EventKey(time: neighbour.row.time, place: neighbour.row.id)
+            _ = try unsafe replica.view.store.get(key.row(tenant: name)) { bytes in
+                guard let row = unsafe EventRow(bytes) else { return }
+                if let id, unsafe row.id.elementsEqual(id.utf8) { return }
+                write(neighbour, row, replica, &json)
+                count += 1
+            }
+        }
+        json.endArray()
+        json.endObject()
+    }
+
+    private func write(_ neighbour: Neighbour, _ row: EventRow, _ replica: Replica, _ json: inout JSONWriter) {
+        json.beginObject()
+        json.key("id")
+        unsafe json.value(utf8: row.id)
+        json.member("distance", neighbour.distance)
+        json.member("score", row.record.score)
+        json.member("flagged", row.record.flags.contains(.flagged))
+        json.member("time", Timestamp.text(row.record.eventTime))
+        json.key("fields")
+        json.beginObject()
+        unsafe KeptFields.forEach(in: row.record.fields, of: replica.pipeline) { column, value in
+            json.key(replica.pipeline.columns[column].name)
+            switch value {
+            case .missing: json.null()
+            case .text(let text): json.value(text)
+            case .number(let number): json.value(number)
+            }
+        }
+        json.endObject()
+        json.endObject()
+    }
+
+    private func entity(_ request: borrowing Request, _ replica: Replica, _ json: inout JSONWriter) throws {
+        let tenant = try tenant(request, replica)
+        let name = request.parameter("kind")
+        let id = request.parameter("id")
+        guard let kind = replica.pipeline.entities.firstIndex(where: { $0.name == name }) else {
+            let known = replica.pipeline.entities.map(\.name).joined(separator: ", ")
+            throw Problem.notFound("no kind of entity `\(name)`; there are: \(known)")
+        }
+        let now = clock.now
+        guard let summary = replica.entity(kind: kind, id: id, tenant: tenant, time: now) else {
+            throw Problem.notFound("no \(name) `\(id)` in this region")
+        }
+        json.beginObject()
+        json.member("kind", name)
+        json.member("id", id)
+        json.member("lastEventTime", Timestamp.text(summary.last))
+        json.member("windowsAsOf", Timestamp.text(now))
+        json.key("features")
+        json.beginObject()
+        for (name, value) in summary.features {
+            json.key(name)
+            json.value(value)
+        }
+        json.endObject()
+        json.endObject()
+    }
+
+    private func preview(_ replica: Replica, _ event: Data) throws -> Provisional {
+        do {
+            return try unsafe [UInt8](event).withUnsafeBytes { try unsafe replica.preview($0, now: clock.now) }
+        } catch let refusal as EventRefusal {
+            throw Problem(status: 422, detail: refusal.description)
+        }
+    }
+
+    private func score(_ request: borrowing Request, _ replica: Replica, _ json: inout JSONWriter) throws {
+        let provisional = try preview(replica, Data(request.body))
+        json.beginObject()
+        json.member("id", provisional.id)
+        json.member("provisional", true)
+        json.member("time", Timestamp.text(provisional.time))
+        json.member("score", provisional.score)
+        json.member("flagged", provisional.score > replica.pipeline.threshold)
+        json.key("reasons")
+        json.beginArray()
+        for reason in provisional.reasons {
+            json.beginObject()
+            json.member("feature", reason.name)
+            json.member("contribution", reason.contribution)
+            json.endObject()
+        }
+        json.endArray()
+        json.key("features")
+        json.beginObject()
+        for (name, value) in zip(replica.pipeline.featureNames, provisional.features) {
+            json.key(name)
+            json.value(value)
+        }
+        json.endObject()
+        json.endObject()
+    }
+
+    private func stream(_ request: borrowing Request) throws -> Response {
+        guard let replica = region.replica else { throw unavailable("this region has no view yet", now: clock.now) }
+        let tenant = try tenant(request, replica)
+        guard let stream = region.stream.add(tenant: replica.pipeline.tenants[tenant]) else {
+            throw unavailable("too many event streams are open", now: clock.now)
+        }
+        return .stream(stream)
+    }
+
+    // MARK: status
+
+    private func statusAnswer(_ request: borrowing Request) -> Response {
+        let now = clock.now
+        let status = region.status
+        var json = request.makeWriter()
+        json.beginObject()
+        json.member("region", region.configuration.name)
+        json.member("state", status.state(now: now).rawValue)
+        json.key("stalenessMilliseconds")
+        if let staleness = status.stalenessMilliseconds(now: now) { json.value(staleness) } else { json.null() }
+        json.key("asOf")
+        if status.asOf > 0 { json.value(Timestamp.text(status.asOf)) } else { json.null() }
+        json.member("pipeline", region.pipeline.name)
+        json.key("tenants")
+        json.beginArray()
+        for tenant in region.pipeline.tenants { json.value(tenant) }
+        json.endArray()
+        json.member("threshold", region.pipeline.threshold)
+        json.member("batches", region.figures.batches)
+        json.member("events", region.figures.events)
+        json.member("repairs", region.figures.repairs)
+        json.member("divergences", region.figures.divergences)
+        let visible = region.figures.visible.summary()
+        json.key("ingestToVisibleMilliseconds")
+        json.beginObject()
+        json.member("p50", visible.p50 / 1000)
+        json.member("p99", visible.p99 / 1000)
+        json.endObject()
+        if let replica = region.replica { write(replica, status, &json) }
+        json.endObject()
+        var headers = request.makeHeaders()
+        if let replica = region.replica { write(status, replica, now: now, to: &headers) }
+        return .json(json, headers: headers)
+    }
+
+    private func write(_ replica: Replica, _ status: RegionStatus, _ json: inout JSONWriter) {
+        json.member("lineage", replica.lineage.description)
+        json.member("entitiesInMemory", replica.entityCount)
+        json.member("stateBytes", replica.memoryBytes)
+        json.member("vectors", replica.tails.reduce(0) { $0 + $1.counts.rows })
+        json.key("partitions")
+        json.beginArray()
+        for (partition, position) in replica.positions.enumerated() {
+            json.beginObject()
+            json.member("partition", partition)
+            json.member("seq", position.seq)
+            json.member("head", max(status.heads[UInt32(partition)] ?? 0, position.seq))
+            json.member("digest", String(position.digest, radix: 16))
+            json.member("endOffset", position.endOffset)
+            json.key("watermark")
+            if position.watermark > 0 { json.value(Timestamp.text(position.watermark)) } else { json.null() }
+            json.endObject()
+        }
+        json.endArray()
+    }
+}

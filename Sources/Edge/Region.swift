@@ -1,0 +1,269 @@
+import Changes
+import Features
+import Foundation
+import HTTP
+import Replicate
+import Scoring
+import Service
+import Storage
+internal import Synchronization
+
+/// A region: follows the bus into its replica, and lends the replica to queries.
+///
+/// One thread calls `step`. A log of another lineage is followed beside the replica that serves, and takes its place when
+/// it is complete: two histories are never mixed.
+package final class Region: @unchecked Sendable {
+    package struct Configuration: Sendable {
+        package var name: String
+        package var path: String
+        /// The other regions' URLs, named when a demand for freshness cannot be met.
+        package var others: [String: String] = [:]
+
+        package init(name: String, path: String) {
+            self.name = name
+            self.path = path
+        }
+    }
+
+    package let configuration: Configuration
+    package let pipeline: Pipeline
+    private let model: ScoringModel?
+    private let bus: any DeltaSubscriber
+    private let clock: any WallClock
+    private let log: Log
+    private let serving = Mutex<Replica?>(nil)
+    private let current = Mutex(RegionStatus())
+    private let waiters = TokenWaiters()
+    let stream = EventBroadcast()
+    package let figures = EdgeFigures()
+    // The applier's.
+    private var active: Replica?
+    private var next: Replica?
+    private var subscribed = false
+    private var wasComplete = false
+    private let badBatches = LogLimiter()
+
+    package init(
+        _ configuration: Configuration, pipeline: Pipeline, model: ScoringModel?, bus: any DeltaSubscriber, log: Log,
+        clock: any WallClock = SystemClock()
+    ) throws {
+        self.configuration = configuration
+        self.pipeline = pipeline
+        self.model = model
+        self.bus = bus
+        self.log = log
+        self.clock = clock
+        if let lineage = try? String(contentsOfFile: configuration.path + "/current", encoding: .utf8),
+            let lineage = Lineage(lineage.trimmingCharacters(in: .whitespacesAndNewlines)),
+            let partitions = try? String(contentsOfFile: path(of: lineage) + ".partitions", encoding: .utf8),
+            let partitions = Int(partitions)
+        {
+            let replica = try open(lineage, partitions: partitions)
+            active = replica
+            serving.withLock { $0 = replica }
+            current.withLock { $0.hasView = replica.positions.contains { $0.seq > 0 } }
+        }
+    }
+
+    private func path(of lineage: Lineage) -> String { "\(configuration.path)/\(lineage)" }
+
+    private func open(_ lineage: Lineage, partitions: Int) throws -> Replica {
+        try FileManager.default.createDirectory(atPath: configuration.path, withIntermediateDirectories: true)
+        let replica = try Replica(
+            path: path(of: lineage), lineage: lineage, partitions: partitions, pipeline: pipeline, model: model, log: log)
+        try String(partitions).write(toFile: path(of: lineage) + ".partitions", atomically: true, encoding: .utf8)
+        return replica
+    }
+
+    /// How the region stands now.
+    package var status: RegionStatus { current.withLock { $0 } }
+
+    var replica: Replica? { serving.withLock { $0 } }
+
+    package var positions: [AppliedPosition] { replica?.positions ?? [] }
+
+    /// Calls `ready` once the partitions' input has been applied up to these offsets, at once where it has been.
+    func wait(for token: ReadToken, _ ready: @escaping @Sendable () -> Void) {
+        waiters.add(token, ready)
+        waiters.check(positions)
+    }
+
+    // MARK: following
+
+    /// Takes one message and does what it asks for. Returns whether there was one.
+    @discardableResult
+    package func step(waitMicroseconds: Int = 20_000) throws -> Bool {
+        let connected = bus.isConnected
+        if connected, !subscribed { try subscribe() }
+        let message = bus.next(waitMicroseconds: waitMicroseconds)
+        let now = clock.now
+        switch message {
+        case .batch(let bytes, let sequence): try receive(bytes, busSequence: sequence, now: now)
+        case .heartbeat(let heartbeat): try hear(heartbeat, now: now)
+        case .reconnected: subscribed = false
+        case nil: break
+        }
+        if connected { try repair(now: now) }
+        for replica in [active, next] { try replica?.proceed(now: now) }
+        promote()
+        refresh(connected: connected, now: now)
+        return message != nil
+    }
+
+    private func subscribe() throws {
+        do {
+            try bus.subscribe(after: active?.busSequence)
+            subscribed = true
+        } catch {
+            // The stream is made by a relay: until there is one there is nothing to follow.
+            badBatches.limited(now: clock.now) { _ in log.info("waiting for the stream", ["error": "\(error)"]) }
+        }
+    }
+
+    private func receive(_ bytes: [UInt8], busSequence: UInt64, now: Int64) throws {
+        var pending: [UInt8]? = bytes
+        var sequence = busSequence
+        while let bytes = pending {
+            pending = nil
+            let batch: ChangeBatch
+            do {
+                batch = try unsafe bytes.withUnsafeBytes { try unsafe ChangeBatch(decoding: $0) }
+            } catch {
+                figures.refused()
+                badBatches.limited(now: now) { held in
+                    log.warning("a batch was refused", ["reason": "\(error)", "alsoHeldBack": held])
+                }
+                return
+            }
+            let partition = Int(batch.header.partition)
+            guard let replica = replica(of: batch.header.lineage), partition < replica.partitions else { return }
+            switch replica.withFeed(partition, { $0.verdict(batch.header.seq) }) {
+            case .drop: return
+            case .hold: replica.withFeed(partition) { $0.hold(batch.header.seq, bytes, now: now) }
+            case .apply:
+                pending = try replica.apply(batch, busSequence: sequence, now: now)
+                applied(batch, by: replica)
+            }
+            sequence = 0
+        }
+    }
+
+    private func applied(_ batch: ChangeBatch, by replica: Replica) {
+        figures.applied(batch, now: clock.now)
+        guard replica === active else { return }
+        waiters.check(replica.positions)
+        stream.publish(batch, pipeline: pipeline)
+    }
+
+    private func replica(of lineage: Lineage) -> Replica? {
+        if let active, active.lineage == lineage { return active }
+        if let next, next.lineage == lineage { return next }
+        return nil
+    }
+
+    private func hear(_ heartbeat: Heartbeat, now: Int64) throws {
+        let replica = try replica(of: heartbeat.lineage) ?? begin(heartbeat)
+        for head in heartbeat.heads where Int(head.partition) < replica.partitions {
+            replica.withFeed(Int(head.partition)) { $0.heard(head: head.seq, now: now) }
+            compareDigest(head, of: replica)
+        }
+        guard replica === active else { return }
+        current.withLock {
+            $0.heardAt = now
+            for head in heartbeat.heads { $0.heads[head.partition] = head.seq }
+            if replica.isComplete {
+                $0.completeAt = now
+                $0.asOf = heartbeat.sentAt
+            }
+        }
+    }
+
+    /// A log of another lineage: its replica is built beside the one that serves.
+    private func begin(_ heartbeat: Heartbeat) throws -> Replica {
+        let partitions = Int(heartbeat.heads.map(\.partition).max() ?? 0) + 1
+        log.info("following a log", ["lineage": heartbeat.lineage, "partitions": partitions])
+        let replica = try open(heartbeat.lineage, partitions: partitions)
+        if active == nil {
+            activate(replica)
+        } else {
+            next = replica
+        }
+        try? bus.subscribeFromStart()
+        return replica
+    }
+
+    private func promote() {
+        guard let candidate = next, candidate.isComplete, candidate.positions.contains(where: { $0.seq > 0 }) else { return }
+        log.info("another log takes over", ["lineage": candidate.lineage])
+        next = nil
+        activate(candidate)
+    }
+
+    private func activate(_ replica: Replica) {
+        active = replica
+        serving.withLock { $0 = replica }
+        do {
+            try "\(replica.lineage)\n".write(toFile: configuration.path + "/current", atomically: true, encoding: .utf8)
+        } catch {
+            log.error("the folder's note of its lineage cannot be written", ["error": "\(error)"])
+        }
+    }
+
+    /// Equal at the same seq, or something here is not what the log says.
+    private func compareDigest(_ head: Heartbeat.Head, of replica: Replica) {
+        guard head.digest != 0, Int(head.partition) < replica.positions.count else { return }
+        let own = replica.positions[Int(head.partition)]
+        guard own.seq == head.seq, own.digest != head.digest else { return }
+        figures.diverged()
+        badBatches.limited(now: clock.now) { _ in
+            log.error("this replica differs from the log", ["partition": head.partition, "seq": head.seq])
+        }
+    }
+
+    private func repair(now: Int64) throws {
+        for replica in [active, next].compactMap({ $0 }) {
+            for partition in 0..<replica.partitions {
+                guard let range = replica.withFeed(partition, { $0.repair(now: now) }) else { continue }
+                figures.repaired()
+                try bus.request(
+                    RepairRequest(
+                        lineage: replica.lineage, partition: UInt32(partition), after: range.after,
+                        through: range.through))
+                // No relay answers: what the stream still holds may close the gap.
+                if replica.withFeed(partition, { $0.unanswered }) % 5 == 4 { try? bus.subscribeFromStart() }
+            }
+        }
+    }
+
+    private func refresh(connected: Bool, now: Int64) {
+        let complete = active?.isComplete ?? false
+        let repairing = active.map { replica in replica.feeds.contains { $0.isRepairing } } ?? false
+        let heard = current.withLock { status in
+            status.isConnected = connected
+            status.isRepairing = repairing
+            status.isComplete = complete && status.heardAt > 0
+            // A new view serves from its first complete moment on; an old one serves from the start.
+            if status.isComplete { status.hasView = true }
+            if status.isComplete, now - status.heardAt <= RegionStatus.silenceMicroseconds, status.completeAt < status.heardAt {
+                status.completeAt = status.heardAt
+            }
+            return status
+        }
+        if heard.isComplete != wasComplete {
+            wasComplete = heard.isComplete
+            if wasComplete { log.debug("complete") }
+        }
+    }
+
+    /// Writes everything, before a planned stop.
+    package func close() {
+        stream.close()
+        for replica in [active, next].compactMap({ $0 }) {
+            do {
+                try replica.close(now: clock.now)
+            } catch {
+                log.error("the replica could not be written", ["error": "\(error)"])
+            }
+        }
+    }
+}

@@ -1,0 +1,45 @@
+/// What a region's answers are worth.
+package enum RegionState: String, Sendable {
+    /// No complete view yet: nothing to answer from.
+    case bootstrapping
+    /// Everything that the log is known to have is here, and a heartbeat said so within three seconds.
+    case fresh
+    /// Batches are missing and have been asked for.
+    case repairing
+    /// No heartbeat for three seconds.
+    case stale
+    /// The bus cannot be reached.
+    case isolated
+}
+
+/// How a region stood at one moment. Times are microseconds; `now` and what is compared with it are by this machine's
+/// clock, so that skew between machines does not make an answer look fresher.
+package struct RegionStatus: Sendable {
+    package var hasView = false
+    package var isConnected = false
+    package var isComplete = false
+    package var isRepairing = false
+    /// When the last heartbeat came; 0 for never.
+    package var heardAt: Int64 = 0
+    /// When this replica last held everything that the log was known to have; 0 for never.
+    package var completeAt: Int64 = 0
+    /// The core's clock at that moment: what an answer is as of.
+    package var asOf: Int64 = 0
+    /// The log's heads as last heard, by partition.
+    package var heads: [UInt32: UInt64] = [:]
+
+    package static let silenceMicroseconds: Int64 = 3_000_000
+
+    package func state(now: Int64) -> RegionState {
+        if !hasView { return .bootstrapping }
+        if !isConnected { return .isolated }
+        if heardAt == 0 || now - heardAt > Self.silenceMicroseconds { return .stale }
+        if isComplete || now - completeAt <= Self.silenceMicroseconds { return .fresh }
+        return isRepairing ? .repairing : .stale
+    }
+
+    /// How old the newest knowledge may be, in milliseconds; `nil` where there never was any.
+    package func stalenessMilliseconds(now: Int64) -> Int64? {
+        completeAt == 0 ? nil : max(0, (now - completeAt) / 1000)
+    }
+}

@@ -1,0 +1,278 @@
+import Changes
+import Features
+import HTTP
+import Replicate
+import Scoring
+import Service
+import Storage
+import Vectors
+internal import Synchronization
+
+/// One region's copy of one log: events on disk, tiles and the newest vectors in memory.
+///
+/// One thread applies; any number of threads read. `@unchecked Sendable`: the applier's state is the applier's alone,
+/// the feature state is guarded by its mutex, positions by theirs.
+final class Replica: @unchecked Sendable {
+    let lineage: Lineage
+    let pipeline: Pipeline
+    let partitions: Int
+    let view: View
+    let tails: [VectorTail]
+    private let model: ScoringModel?
+    private let features: Mutex<FeatureCell>
+    private let tiles: TileView
+    private let state: FeatureState
+    private let known = Mutex<[AppliedPosition?]>([])
+    // The applier's.
+    private(set) var feeds: [ReplicaFeed]
+    private var tilePositions: [AppliedPosition?]
+    private let rows = StoreBatch()
+    /// The bus position of the last batch that was applied.
+    private(set) var busSequence: UInt64?
+
+    /// What the mutex guards: everything that works on the feature state.
+    private struct FeatureCell: @unchecked Sendable {
+        let state: FeatureState
+        let decoder: EventDecoder
+        let scratch: ForestScratch?
+    }
+
+    /// Opens or makes the replica in a folder of its own, and recovers it.
+    init(path: String, lineage: Lineage, partitions: Int, pipeline: Pipeline, model: ScoringModel?, log: Log) throws {
+        self.lineage = lineage
+        self.pipeline = pipeline
+        self.partitions = partitions
+        self.model = model
+        view = try View(path: path)
+        state = FeatureState(pipeline, partitions: partitions)
+        tiles = TileView(view, state: state, intervalMicroseconds: 10_000_000)
+        let tilePositions = try tiles.restore(lineage: lineage)
+        self.tilePositions = tilePositions.map { $0 ?? AppliedPosition(lineage: lineage) }
+        let view = view
+        let events = try (0..<partitions).map { partition -> AppliedPosition in
+            let position = try view.position(.events, partition: UInt32(partition))
+            if let position, position.lineage != lineage { throw ForeignView(path: path) }
+            return position ?? AppliedPosition(lineage: lineage)
+        }
+        known.withLock { $0 = events }
+        // Tiles may stand behind the events: what lies between is asked for again.
+        feeds = zip(events, self.tilePositions).map { ReplicaFeed(applied: min($0.seq, $1?.seq ?? 0)) }
+        features = Mutex(
+            FeatureCell(
+                state: state, decoder: EventDecoder(pipeline), scratch: model.map { ForestScratch(for: $0.forest) }))
+        let dimension = max(1, model?.forest.embeddingDimension ?? 1)
+        tails = pipeline.tenants.map { _ in
+            VectorTail(dimensions: dimension, metric: .squaredL2, rowsMax: pipeline.limits.tailVectorsMax)
+        }
+        busSequence = try unsafe view.store.get([View.Prefix.meta]) { bytes in
+            unsafe bytes.count == 8 ? UInt64(littleEndian: bytes.loadUnaligned(as: UInt64.self)) : nil
+        } ?? nil
+        try refillTails(log)
+    }
+
+    /// What has been applied of each partition.
+    var positions: [AppliedPosition] { known.withLock { $0.compactMap { $0 } } }
+
+    // MARK: applying
+
+    /// Applies one batch that follows what was applied. Returns the next one where it was held already.
+    func apply(_ batch: ChangeBatch, busSequence: UInt64, now: Int64) throws -> [UInt8]? {
+        let partition = Int(batch.header.partition)
+        let position = known.withLock { $0[partition] } ?? AppliedPosition(lineage: lineage)
+        let isNew = batch.header.seq == position.seq + 1
+        if isNew {
+            let next = position.advanced(by: batch)
+            try writeEvents(batch, partition, next)
+            known.withLock { $0[partition] = next }
+        }
+        features.withLock { cell in
+            batch.forEachChange { change in
+                if change.kind == .tile || change.kind == .sharedTile { _ = cell.state.apply(change, partition: partition) }
+            }
+        }
+        if let tile = tilePositions[partition], tile.seq + 1 == batch.header.seq {
+            tilePositions[partition] = tile.advanced(by: batch)
+        }
+        if busSequence > 0 { self.busSequence = busSequence }
+        return feeds[partition].didApply(batch.header.seq, now: now)
+    }
+
+    private func writeEvents(_ batch: ChangeBatch, _ partition: Int, _ position: AppliedPosition) throws {
+        rows.clear()
+        var replaced: [(tenant: Int, key: EventKey)] = []
+        try batch.forEachChange { change in
+            guard change.kind == .event else { return }
+            let (tenant, id) = unsafe change.tenantAndRest
+            let identifier = unsafe [View.Prefix.identifier] + Array(change.key)
+            let older = try unsafe view.store.get(identifier) { unsafe EventKey(value: $0) } ?? nil
+            if let older {
+                unsafe older.row(tenant: tenant).withUnsafeBytes { unsafe rows.delete($0) }
+                if let index = unsafe tenantIndex(tenant) { replaced.append((index, older)) }
+            }
+            guard change.operation == .upsert, let record = unsafe EventRecord(change.value) else {
+                unsafe identifier.withUnsafeBytes { unsafe rows.delete($0) }
+                return
+            }
+            let key = EventKey(time: record.eventTime, partition: partition, offset: record.inputOffset)
+            // id length, id, record length, record, vector: the row is complete by itself.
+            var value: [UInt8] = [UInt8(id.count)]
+            unsafe value.reserveCapacity(5 + id.count + change.value.count + change.vector.count)
+            unsafe value.append(contentsOf: id)
+            unsafe withUnsafeBytes(of: UInt32(change.value.count).littleEndian) { unsafe value.append(contentsOf: $0) }
+            unsafe value.append(contentsOf: change.value)
+            unsafe value.append(contentsOf: change.vector)
+            unsafe rows.put(key.row(tenant: tenant), value)
+            rows.put(identifier, key.bytes)
+        }
+        try view.write(rows, .events, partition: UInt32(partition), position: position)
+        // A vector is found only once its row is there.
+        for (tenant, key) in replaced { tails[tenant].delete(key.place) }
+        batch.forEachChange { change in
+            guard change.kind == .event, change.operation == .upsert, let record = unsafe EventRecord(change.value),
+                let tenant = unsafe tenantIndex(change.tenantAndRest.tenant)
+            else { return }
+            unsafe putVector(record, change.vector, partition: partition, tenant: tenant)
+        }
+    }
+
+    private func putVector(_ record: EventRecord, _ vector: UnsafeRawBufferPointer, partition: Int, tenant: Int) {
+        guard vector.count > 0 else { return }
+        let key = EventKey(time: record.eventTime, partition: partition, offset: record.inputOffset)
+        let row = VectorRow(
+            id: key.place, time: record.eventTime, score: record.score, flags: record.flags.rawValue,
+            tenant: UInt32(tenant))
+        unsafe withUnsafeTemporaryAllocation(of: Float.self, capacity: vector.count / 4) { floats in
+            unsafe UnsafeMutableRawBufferPointer(floats).copyMemory(from: vector)
+            _ = unsafe tails[tenant].put(row, UnsafeBufferPointer(floats))
+        }
+    }
+
+    private func tenantIndex(_ name: UnsafeRawBufferPointer) -> Int? {
+        pipeline.tenants.firstIndex { tenant in
+            var tenant = tenant
+            return tenant.withUTF8 { unsafe $0.count == name.count && $0.elementsEqual(name) }
+        }
+    }
+
+    /// The newest vectors of each tenant come back from the rows on disk.
+    private func refillTails(_ log: Log) throws {
+        for (index, tenant) in pipeline.tenants.enumerated() {
+            let prefix = EventKey.prefix(tenant: tenant)
+            let iterator = StoreIterator(view.store)
+            iterator.seekBack(prefix + [UInt8](repeating: 0xFF, count: 16))
+            var count = 0
+            while iterator.isValid, unsafe iterator.key.starts(with: prefix), count < pipeline.limits.tailVectorsMax {
+                if let key = unsafe EventKey(row: iterator.key), let row = unsafe EventRow(iterator.value) {
+                    unsafe putVector(row.record, row.vector, partition: Int(key.place >> 52), tenant: index)
+                    count += 1
+                }
+                iterator.previous()
+            }
+            try iterator.check()
+            if count > 0 { log.info("vectors are back in memory", ["tenant": tenant, "count": count]) }
+        }
+    }
+
+    // MARK: the feeds
+
+    func withFeed<Result>(_ partition: Int, _ change: (inout ReplicaFeed) -> Result) -> Result { change(&feeds[partition]) }
+
+    /// Every partition has what its log is known to have.
+    var isComplete: Bool { feeds.allSatisfy(\.isComplete) }
+
+    /// Does a small part of writing tiles to disk, when it is due.
+    func proceed(now: Int64) throws {
+        try features.withLock { _ in try tiles.proceed(positions: tilePositions, now: now, finishing: { _, _, rows in
+            putBusSequence(into: rows)
+        }) }
+    }
+
+    /// Writes everything, before a planned stop.
+    func close(now: Int64) throws {
+        try features.withLock { _ in try tiles.complete(positions: tilePositions, now: now, finishing: { _, _, rows in
+            putBusSequence(into: rows)
+        }) }
+    }
+
+    private func putBusSequence(into rows: borrowing StoreBatch) {
+        guard let busSequence else { return }
+        unsafe rows.put([View.Prefix.meta], withUnsafeBytes(of: busSequence.littleEndian) { unsafe Array($0) })
+    }
+
+    // MARK: reading
+
+    /// What an event would score here and now, from replicated features, without a trace.
+    func preview(_ event: UnsafeRawBufferPointer, now: Int64) throws(EventRefusal) -> Provisional {
+        let outcome: Result<Provisional, EventRefusal> = features.withLock { cell in
+            if let refusal = unsafe cell.decoder.decode(event, readable: event.count) { return .failure(refusal) }
+            guard let tenant = cell.decoder.tenant else { return .failure(EventRefusal("unknown tenant")) }
+            let partition = unsafe Changes.partition(of: cell.decoder.primaryEntity, count: partitions)
+            let time = min(cell.decoder.time, now + pipeline.limits.futureMicroseconds)
+            var row = [Float](repeating: .nan, count: pipeline.features.count)
+            unsafe row.withUnsafeMutableBufferPointer { buffer in
+                if let base = buffer.baseAddress {
+                    unsafe cell.state.preview(cell.decoder, tenant: tenant, partition: partition, time: time, row: base)
+                }
+            }
+            var provisional = unsafe Provisional(
+                id: String(decoding: cell.decoder.id, as: UTF8.self), tenant: tenant, time: cell.decoder.time,
+                score: .nan, features: row, vector: [], reasons: [])
+            if let model, let scratch = cell.scratch {
+                provisional.score(by: model, scratch: scratch, reasonsMax: pipeline.reasonsMax)
+            }
+            return .success(provisional)
+        }
+        return try outcome.get()
+    }
+
+    /// The features that the entity's windows give at `time`, by name; `nil` for an entity that was never seen.
+    func entity(kind: Int, id: String, tenant: Int, time: Int64) -> (last: Int64, features: [(name: String, value: Float)])? {
+        features.withLock { cell in cell.state.summary(entity: kind, id: id, tenant: tenant, time: time) }
+    }
+
+    var memoryBytes: Int { features.withLock { $0.state.memoryBytes } }
+    var entityCount: Int { features.withLock { $0.state.entityCount } }
+}
+
+/// An event's row on disk.
+@safe struct EventRow {
+    let id: UnsafeRawBufferPointer
+    let record: EventRecord
+    let vector: UnsafeRawBufferPointer
+
+    init?(_ bytes: UnsafeRawBufferPointer) {
+        var reader = unsafe ByteReader(bytes)
+        guard let length = reader.read(UInt8.self), let id = unsafe reader.read(count: Int(length)),
+            let size = reader.read(UInt32.self), let record = unsafe reader.read(count: Int(size)),
+            let parsed = unsafe EventRecord(record), let vector = unsafe reader.read(count: reader.remaining)
+        else { return nil }
+        unsafe self.id = unsafe id
+        self.record = parsed
+        unsafe self.vector = unsafe vector
+    }
+}
+
+/// A score given at the edge: provisional, since nothing was written.
+struct Provisional {
+    var id: String
+    var tenant: Int
+    var time: Int64
+    var score: Float
+    var features: [Float]
+    var vector: [Float]
+    var reasons: [(name: String, contribution: Float)]
+
+    mutating func score(by model: ScoringModel, scratch: ForestScratch, reasonsMax: Int) {
+        let row = model.order.map { order in order.map { features[Int($0)] } } ?? features
+        var outputs: [Float] = [.nan]
+        var places = [Float](repeating: 0, count: model.forest.embeddingDimension)
+        unsafe places.withUnsafeMutableBufferPointer { places in
+            unsafe model.forest.evaluate(
+                rows: row, count: 1, stride: row.count, scratch: scratch, outputs: &outputs,
+                embeddings: places.baseAddress)
+        }
+        score = outputs[0]
+        vector = places
+        reasons = unsafe model.forest.reasons(row: row, top: reasonsMax).map { ($0.name, $0.contribution) }
+    }
+}

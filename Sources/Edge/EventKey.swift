@@ -46,7 +46,10 @@ struct EventKey: Equatable {
 
     /// The value of an id's row.
     var bytes: [UInt8] {
-        unsafe withUnsafeBytes(of: time.bigEndian) { unsafe Array($0) } + unsafe withUnsafeBytes(of: place.bigEndian) { unsafe Array($0) }
+        var bytes: [UInt8] = []
+        unsafe withUnsafeBytes(of: time.bigEndian) { unsafe bytes.append(contentsOf: $0) }
+        unsafe withUnsafeBytes(of: place.bigEndian) { unsafe bytes.append(contentsOf: $0) }
+        return bytes
     }
 
     init?(value: UnsafeRawBufferPointer) {

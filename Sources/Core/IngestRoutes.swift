@@ -1,6 +1,6 @@
 import Changes
 import Features
-import Foundation
+internal import Foundation
 import HTTP
 import Service
 internal import Synchronization
@@ -55,13 +55,13 @@ package struct IngestRoutes: Sendable {
         var refusedCount = 0
         var lines = 0
         decoders.with(pipeline) { decoder in
-            request.withBody { body in
-                Self.forEachEvent(in: body) { event, readable in
+            unsafe request.withBody { body in
+                unsafe Self.forEachEvent(in: body) { event, readable in
                     lines += 1
-                    var reason = decoder.decode(event, readable: readable)?.description
+                    var reason = unsafe decoder.decode(event, readable: readable)?.description
                     if reason == nil, decoder.tenant == nil { reason = "unknown tenant" }
                     guard let reason else {
-                        append.add(event, partition: partition(of: decoder.primaryEntity, count: log.partitions))
+                        unsafe append.add(event, partition: partition(of: decoder.primaryEntity, count: log.partitions))
                         return
                     }
                     refusedCount += 1
@@ -101,8 +101,8 @@ package struct IngestRoutes: Sendable {
         func trimmed(_ range: Range<Int>) -> Range<Int> {
             var low = range.lowerBound
             var high = range.upperBound
-            while low < high, isSpace(body[low]) { low += 1 }
-            while high > low, isSpace(body[high - 1]) { high -= 1 }
+            while low < high, unsafe isSpace(body[low]) { low += 1 }
+            while high > low, unsafe isSpace(body[high - 1]) { high -= 1 }
             return low..<high
         }
         let whole = trimmed(0..<body.count)
@@ -111,15 +111,15 @@ package struct IngestRoutes: Sendable {
         var isFirst = true
         while start < whole.upperBound {
             var end = start
-            while end < whole.upperBound, body[end] != 0x0A { end += 1 }
+            while end < whole.upperBound, unsafe body[end] != 0x0A { end += 1 }
             let line = trimmed(start..<end)
-            if isFirst, !line.isEmpty, end < whole.upperBound, body[line.upperBound - 1] != UInt8(ascii: "}") {
-                visit(UnsafeRawBufferPointer(rebasing: body[whole]), body.count - whole.lowerBound)
+            if isFirst, !line.isEmpty, end < whole.upperBound, unsafe body[line.upperBound - 1] != UInt8(ascii: "}") {
+                unsafe visit(UnsafeRawBufferPointer(rebasing: body[whole]), body.count - whole.lowerBound)
                 return
             }
             if !line.isEmpty {
                 isFirst = false
-                visit(UnsafeRawBufferPointer(rebasing: body[line]), body.count - line.lowerBound)
+                unsafe visit(UnsafeRawBufferPointer(rebasing: body[line]), body.count - line.lowerBound)
             }
             start = end + 1
         }
@@ -185,9 +185,9 @@ package struct IngestRoutes: Sendable {
         let (partition, after) = try position(request)
         var body: [UInt8] = []
         var next = after
-        try log.reader.scores(of: partition, after: after) { seq, lines in
+        try unsafe log.reader.scores(of: partition, after: after) { seq, lines in
             next = seq
-            body.append(contentsOf: lines)
+            unsafe body.append(contentsOf: lines)
             return body.count < 1 << 20
         }
         var headers = HeaderBlock()

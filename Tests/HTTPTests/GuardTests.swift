@@ -191,6 +191,32 @@ import Testing
         }
     }
 
+    /// libmicrohttpd 0.9.75 takes 128 events at a time, and when exactly 128 come it waits again before it looks at
+    /// them: a thread whose 128 clients speak at once would answer none of them until something else happens.
+    @Test(arguments: 125...131) func clientsThatSpeakAtOnceAreAnswered(_ count: Int) throws {
+        try withServer(
+            {
+                $0.threads = 1
+            },
+            routes: { router in
+                routes(&router)
+                router.get("/busy") { _ in
+                    usleep(100_000)
+                    return .text("busy")
+                }
+            }
+        ) { (port, server) throws in
+            let clients = try (0..<count).map { _ in try RawClient(port: port) }
+            let busy = try RawClient(port: port)
+            #expect(eventually { server.metric("http_connections") == Double(count + 1) })
+            busy.send("GET /busy HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            usleep(20_000)
+            for client in clients { client.send("GET /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n") }
+            let answered = clients.reduce(0) { $0 + ($1.readToEnd().status == 200 ? 1 : 0) }
+            #expect(answered == count)
+        }
+    }
+
     @Test func aPortThatIsTakenIsAnError() throws {
         try withServer(routes: routes) { (port, _) throws in
             var configuration = HTTPServer.Configuration()

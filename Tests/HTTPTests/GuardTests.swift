@@ -104,17 +104,21 @@ import Testing
         }
     }
 
+    /// Where a header nearly fills the library's memory it answers nothing; the deadline does, or the close.
     @Test(arguments: [9_000, 12_000, 16_000, 20_000, 23_000, 24_500, 60_000, 200_000])
     func headersThatAreTooLarge(_ size: Int) throws {
-        try withServer(routes: routes) { (port, _) throws in
+        try withServer({ $0.headerDeadline = .seconds(1) }, routes: routes) { (port, _) throws in
             var lines = ""
             while lines.utf8.count < size { lines += "X-Filler: " + String(repeating: "f", count: 900) + "\r\n" }
             let answer = try RawClient.exchange(port, "GET /ok HTTP/1.1\r\nHost: a\r\n" + lines + "\r\n")
-            #expect(answer.status == 431 || (size > 18_000 && answer.isEmpty), "\(size): \(answer.prefix(60))")
+            #expect(
+                answer.status == 431 || (size > 18_000 && [0, 408].contains(answer.status)),
+                "\(size): \(answer.prefix(60))")
             let long = "GET /ok?" + String(repeating: "q", count: size) + " HTTP/1.1\r\nHost: a\r\n\r\n"
             let target = try RawClient.exchange(port, long)
             #expect(
-                [431, 414].contains(target.status) || (size > 18_000 && target.isEmpty), "\(size): \(target.prefix(60))"
+                [431, 414].contains(target.status) || (size > 18_000 && [0, 408].contains(target.status)),
+                "\(size): \(target.prefix(60))"
             )
             #expect(try RawClient.exchange(port, "GET /ok HTTP/1.0\r\n\r\n").status == 200)
         }

@@ -104,17 +104,21 @@ import Testing
         }
     }
 
+    /// Where a header nearly fills the library's memory it answers nothing; the deadline does, or the close.
     @Test(arguments: [9_000, 12_000, 16_000, 20_000, 23_000, 24_500, 60_000, 200_000])
     func headersThatAreTooLarge(_ size: Int) throws {
-        try withServer(routes: routes) { (port, _) throws in
+        try withServer({ $0.headerDeadline = .seconds(1) }, routes: routes) { (port, _) throws in
             var lines = ""
             while lines.utf8.count < size { lines += "X-Filler: " + String(repeating: "f", count: 900) + "\r\n" }
             let answer = try RawClient.exchange(port, "GET /ok HTTP/1.1\r\nHost: a\r\n" + lines + "\r\n")
-            #expect(answer.status == 431 || (size > 18_000 && answer.isEmpty), "\(size): \(answer.prefix(60))")
+            #expect(
+                answer.status == 431 || (size > 18_000 && [0, 408].contains(answer.status)),
+                "\(size): \(answer.prefix(60))")
             let long = "GET /ok?" + String(repeating: "q", count: size) + " HTTP/1.1\r\nHost: a\r\n\r\n"
             let target = try RawClient.exchange(port, long)
             #expect(
-                [431, 414].contains(target.status) || (size > 18_000 && target.isEmpty), "\(size): \(target.prefix(60))"
+                [431, 414].contains(target.status) || (size > 18_000 && [0, 408].contains(target.status)),
+                "\(size): \(target.prefix(60))"
             )
             #expect(try RawClient.exchange(port, "GET /ok HTTP/1.0\r\n\r\n").status == 200)
         }
@@ -188,6 +192,32 @@ import Testing
             let many = try (0..<150).map { _ in try RawClient(port: port) }
             #expect(eventually { (server.metric(#"http_refused_total{reason="connections"}"#) ?? 0) >= 146 })
             withExtendedLifetime(many) {}
+        }
+    }
+
+    /// libmicrohttpd 0.9.75 takes 128 events at a time, and when exactly 128 come it waits again before it looks at
+    /// them: a thread whose 128 clients speak at once would answer none of them until something else happens.
+    @Test(arguments: 125...131) func clientsThatSpeakAtOnceAreAnswered(_ count: Int) throws {
+        try withServer(
+            {
+                $0.threads = 1
+            },
+            routes: { router in
+                routes(&router)
+                router.get("/busy") { _ in
+                    usleep(100_000)
+                    return .text("busy")
+                }
+            }
+        ) { (port, server) throws in
+            let clients = try (0..<count).map { _ in try RawClient(port: port) }
+            let busy = try RawClient(port: port)
+            #expect(eventually { server.metric("http_connections") == Double(count + 1) })
+            busy.send("GET /busy HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            usleep(20_000)
+            for client in clients { client.send("GET /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n") }
+            let answered = clients.reduce(0) { $0 + ($1.readToEnd().status == 200 ? 1 : 0) }
+            #expect(answered == count)
         }
     }
 

@@ -4,7 +4,10 @@
 #include <stdint.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 // What Swift can't say of libmicrohttpd: its variadic calls, and two loops over its lists.
 
@@ -53,6 +56,26 @@ static inline int tl_mhd_descriptor(struct MHD_Connection *connection) {
 static inline size_t tl_mhd_header_bytes(struct MHD_Connection *connection) {
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
     return info ? info->header_size : 0;
+}
+
+static inline int tl_alarm_create(void) {
+    return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+}
+
+/// Each write is an edge; nobody reads.
+static inline void tl_alarm_ring(int descriptor) {
+    const uint64_t one = 1;
+    ssize_t written = write(descriptor, &one, sizeof one);
+    (void)written;
+}
+
+/// Lets a descriptor of ours wake the daemon's thread, which does nothing else with it: an event without a pointer is
+/// passed over. Edge-triggered, so that nobody has to read it.
+static inline bool tl_mhd_wake_by(struct MHD_Daemon *daemon, int descriptor) {
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(daemon, MHD_DAEMON_INFO_EPOLL_FD);
+    if (info == NULL) return false;
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data = {.ptr = NULL}};
+    return epoll_ctl(info->epoll_fd, EPOLL_CTL_ADD, descriptor, &event) == 0;
 }
 
 /// What the header lines say about where the request ends.

@@ -9,15 +9,19 @@ import Synchronization
 @safe final class Daemon: @unchecked Sendable {
     /// Connections beyond the limit that are let in to be told so.
     static let reserve = 64
+    /// From so many connections on the thread is woken every few milliseconds (see `Alarm`).
+    private static let alarmFrom = 96
 
     let engine: Engine
     private let listener: Int32
     private var handle: OpaquePointer?
+    private let alarm: Alarm
     private let connections = Mutex<[ObjectIdentifier: Connection]>([:])
 
     init(engine: Engine, listener: Int32) throws(HTTPServerError) {
         self.engine = engine
         self.listener = listener
+        alarm = try Alarm()
         let configuration = engine.configuration
         var setup = unsafe tl_mhd_setup()
         unsafe setup.listening_socket = listener
@@ -32,7 +36,11 @@ import Synchronization
         unsafe setup.notify = connectionChanged
         unsafe setup.uri = requestLineRead
         unsafe handle = unsafe tl_mhd_start(&setup)
-        if unsafe handle == nil { throw .daemon }
+        guard let handle = unsafe handle else { throw .daemon }
+        if unsafe !tl_mhd_wake_by(handle, alarm.descriptor) {
+            unsafe MHD_stop_daemon(handle)
+            throw .daemon
+        }
     }
 
     static func from(_ cls: UnsafeMutableRawPointer?) -> Daemon? {
@@ -45,7 +53,9 @@ import Synchronization
     func add(_ connection: Connection) {
         let open = engine.openConnections.wrappingAdd(1, ordering: .relaxed).newValue
         engine.counts.connections.add(1)
-        connections.withLock { $0[ObjectIdentifier(connection)] = connection }
+        connections.withLock { connections in
+            connections[ObjectIdentifier(connection)] = connection
+        }
         if open > engine.configuration.connectionsMax {
             engine.counts.refuse(.connections)
             connection.deadline.store(Monotonic.now + 2_000_000_000, ordering: .relaxed)
@@ -54,9 +64,18 @@ import Synchronization
     }
 
     func remove(_ connection: Connection) {
-        connections.withLock { _ = $0.removeValue(forKey: ObjectIdentifier(connection)) }
+        connections.withLock { connections in
+            _ = connections.removeValue(forKey: ObjectIdentifier(connection))
+        }
         engine.openConnections.wrappingSubtract(1, ordering: .relaxed)
         engine.counts.connections.add(-1)
+    }
+
+    /// Wakes the thread if it has so many connections that it may wait in vain; whether it has.
+    func wakeIfCrowded() -> Bool {
+        let isCrowded = connections.withLock { $0.count } >= Self.alarmFrom
+        if isCrowded { alarm.ring() }
+        return isCrowded
     }
 
     /// Closes the connections whose deadline has passed.

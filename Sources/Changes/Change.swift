@@ -34,7 +34,8 @@ package enum ChangeOperation: UInt8, Sendable {
     package var tenantAndRest: (tenant: UnsafeRawBufferPointer, rest: UnsafeRawBufferPointer) {
         let length = unsafe Int(key[0])
         return unsafe (
-            UnsafeRawBufferPointer(rebasing: key[1..<1 + length]), UnsafeRawBufferPointer(rebasing: key[(1 + length)...])
+            UnsafeRawBufferPointer(rebasing: key[1..<1 + length]),
+            UnsafeRawBufferPointer(rebasing: key[(1 + length)...])
         )
     }
 
@@ -45,7 +46,8 @@ package enum ChangeOperation: UInt8, Sendable {
             let dimension = reader.read(UInt16.self), let reserved2 = reader.read(UInt16.self), reserved == 0,
             reserved2 == 0, let operation = ChangeOperation(rawValue: tag >> 7),
             let kind = ChangeKind(rawValue: tag & 0x7F), let key = unsafe reader.read(count: Int(keyLength)),
-            let value = unsafe reader.read(count: Int(valueLength)), let vector = unsafe reader.read(count: Int(dimension) * 4),
+            let value = unsafe reader.read(count: Int(valueLength)),
+            let vector = unsafe reader.read(count: Int(dimension) * 4),
             key.count >= 1, unsafe key.count >= 1 + Int(key[0])
         else { return nil }
         self.operation = operation

@@ -97,7 +97,8 @@ extension ChangeBatch {
         let storedLength = unsafe Int(UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 96, as: UInt32.self)))
         guard bytes.count == ChangeBatchHeader.byteCount + storedLength + 4 else { throw .truncated }
         let covered = unsafe UnsafeRawBufferPointer(rebasing: bytes[..<(bytes.count - 4)])
-        let checksum = unsafe UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: bytes.count - 4, as: UInt32.self))
+        let checksum = unsafe UInt32(
+            littleEndian: bytes.loadUnaligned(fromByteOffset: bytes.count - 4, as: UInt32.self))
         guard unsafe crc32c(covered) == checksum else { throw .checksumMismatch }
         guard let compression = Compression(rawValue: method) else { throw .unknownCompression(method) }
         guard rawLength <= bodyBytesMax, rawLength <= storedLength * expansionMax else {
@@ -125,7 +126,8 @@ extension ChangeBatch {
                         UnsafeMutableRawPointer(target.baseAddress)?.assumingMemoryBound(to: CChar.self),
                         Int32(stored.count), Int32(layout.rawLength)))
             case .zstd:
-                let result = unsafe ZSTD_decompress(target.baseAddress, layout.rawLength, stored.baseAddress, stored.count)
+                let result = unsafe ZSTD_decompress(
+                    target.baseAddress, layout.rawLength, stored.baseAddress, stored.count)
                 written = ZSTD_isError(result) == 0 ? result : -1
             }
             count = max(0, written)

@@ -45,7 +45,9 @@
 
     package var eventTime: Int64 { unsafe Int64(littleEndian: bytes.loadUnaligned(fromByteOffset: 0, as: Int64.self)) }
     package var ingestTime: Int64 { unsafe Int64(littleEndian: bytes.loadUnaligned(fromByteOffset: 8, as: Int64.self)) }
-    package var inputOffset: UInt64 { unsafe UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: 16, as: UInt64.self)) }
+    package var inputOffset: UInt64 {
+        unsafe UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: 16, as: UInt64.self))
+    }
     package var model: UInt64 { unsafe UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: 24, as: UInt64.self)) }
     package var score: Float {
         unsafe Float(bitPattern: UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 32, as: UInt32.self)))
@@ -124,6 +126,8 @@ extension EventRecord {
             unsafe cursor.storeBytes(of: reason.contribution.bitPattern.littleEndian, toByteOffset: 4, as: UInt32.self)
             unsafe cursor += 8
         }
-        if let base = fields.baseAddress, fields.count > 0 { unsafe cursor.copyMemory(from: base, byteCount: fields.count) }
+        if let base = fields.baseAddress, fields.count > 0 {
+            unsafe cursor.copyMemory(from: base, byteCount: fields.count)
+        }
     }
 }

@@ -24,7 +24,9 @@ package struct Lineage: Hashable, Sendable, CustomStringConvertible {
         let digits = text.utf8.filter { $0 != UInt8(ascii: "-") }
         guard text.utf8.count == 36, digits.count == 32 else { return nil }
         let text = String(decoding: digits, as: UTF8.self)
-        guard let high = UInt64(text.prefix(16), radix: 16), let low = UInt64(text.suffix(16), radix: 16) else { return nil }
+        guard let high = UInt64(text.prefix(16), radix: 16), let low = UInt64(text.suffix(16), radix: 16) else {
+            return nil
+        }
         self.init(high: high, low: low)
     }
 

@@ -175,8 +175,10 @@ import Scoring
 
     /// Visits each scored event's feature row, in the pipeline's order: the training export.
     package func forEachRow(
-        _ visit: (_ index: Int, _ time: Int64, _ id: UnsafeRawBufferPointer, _ fields: UnsafeRawBufferPointer,
-            _ row: UnsafeBufferPointer<Float>, _ score: Float) throws -> Void
+        _ visit: (
+            _ index: Int, _ time: Int64, _ id: UnsafeRawBufferPointer, _ fields: UnsafeRawBufferPointer,
+            _ row: UnsafeBufferPointer<Float>, _ score: Float
+        ) throws -> Void
     ) rethrows {
         for (position, item) in scored.enumerated() {
             let tenantBytes = unsafe Int(texts.bytes[item.keyStart])

@@ -74,7 +74,9 @@ final class CoreCheckpoint {
                 value.append(entry.hash.high)
                 value.append(entry.time)
             }
-            unsafe rows.put(Self.seenPrefix(partition) + withUnsafeBytes(of: position.seq.bigEndian) { unsafe Array($0) }, unsafe Array(value.bytes))
+            unsafe rows.put(
+                Self.seenPrefix(partition) + withUnsafeBytes(of: position.seq.bigEndian) { unsafe Array($0) },
+                unsafe Array(value.bytes))
         }
         seenUpTo[partition] = target
         try expire(partition, before: now - assembler.pipeline.limits.duplicateWindowMicroseconds, into: rows)
@@ -88,7 +90,8 @@ final class CoreCheckpoint {
         while iterator.isValid, unsafe iterator.key.starts(with: prefix) {
             let value = unsafe iterator.value
             guard value.count >= 8,
-                unsafe Int64(littleEndian: value.loadUnaligned(fromByteOffset: value.count - 8, as: Int64.self)) < before
+                unsafe Int64(littleEndian: value.loadUnaligned(fromByteOffset: value.count - 8, as: Int64.self))
+                    < before
             else { break }
             unsafe rows.delete(iterator.key)
             iterator.next()

@@ -28,11 +28,13 @@ package struct DeadLetter: Sendable, Equatable {
         while reader.remaining > 0 {
             guard let offset = reader.read(UInt64.self), let time = reader.read(Int64.self),
                 let reasonLength = reader.read(UInt16.self), let length = reader.read(UInt32.self),
-                let reason = unsafe reader.read(count: Int(reasonLength)), let body = unsafe reader.read(count: Int(length))
+                let reason = unsafe reader.read(count: Int(reasonLength)),
+                let body = unsafe reader.read(count: Int(length))
             else { return nil }
             letters.append(
                 unsafe DeadLetter(
-                    offset: offset, appendTime: time, reason: String(decoding: reason, as: UTF8.self), bytes: Array(body)))
+                    offset: offset, appendTime: time, reason: String(decoding: reason, as: UTF8.self),
+                    bytes: Array(body)))
         }
         return letters
     }

@@ -46,7 +46,8 @@ package struct IngestRoutes: Sendable {
     /// One JSON object, or one a line. Answers when the events are on the disk.
     private func ingest(_ request: borrowing Request) throws -> Response {
         guard log.backlog.events < Self.backlogMax else {
-            var problem = Problem(status: 503, detail: "events come in faster than they are scored; send them again later")
+            var problem = Problem(
+                status: 503, detail: "events come in faster than they are scored; send them again later")
             problem.headers.append("Retry-After", 1)
             throw problem
         }
@@ -69,7 +70,9 @@ package struct IngestRoutes: Sendable {
                 }
             }
         }
-        guard lines > 0 else { throw Problem.badRequest("the body holds no event: send one JSON object, or one a line") }
+        guard lines > 0 else {
+            throw Problem.badRequest("the body holds no event: send one JSON object, or one a line")
+        }
         let ends = append.count > 0 ? try log.append(append) : [:]
         var json = request.makeWriter()
         json.beginObject()
@@ -148,11 +151,13 @@ package struct IngestRoutes: Sendable {
         json.member("stateBytes", counts.stateBytes)
         json.member("backlogEvents", backlog.events)
         json.member(
-            "backlogAgeMilliseconds", backlog.oldestAppendTime > 1 ? max(0, (now - backlog.oldestAppendTime) / 1000) : 0)
+            "backlogAgeMilliseconds", backlog.oldestAppendTime > 1 ? max(0, (now - backlog.oldestAppendTime) / 1000) : 0
+        )
         json.key("stages")
         json.beginObject()
         for (name, sketch) in [
-            ("queued", figures.queued), ("score", figures.scoring), ("commit", figures.commit), ("total", figures.total),
+            ("queued", figures.queued), ("score", figures.scoring), ("commit", figures.commit),
+            ("total", figures.total),
         ] {
             let summary = sketch.summary()
             json.key(name)
@@ -238,7 +243,8 @@ package struct IngestRoutes: Sendable {
         add("tideline_core_backlog_events", "gauge", "Events taken and not yet committed.", "\(backlog.events)")
         add("tideline_core_state_bytes", "gauge", "Memory of the window tiles.", "\(counts.stateBytes)")
         for (name, sketch) in [
-            ("queued", figures.queued), ("score", figures.scoring), ("commit", figures.commit), ("total", figures.total),
+            ("queued", figures.queued), ("score", figures.scoring), ("commit", figures.commit),
+            ("total", figures.total),
         ] {
             let summary = sketch.summary()
             let metric = "tideline_core_\(name)_seconds"

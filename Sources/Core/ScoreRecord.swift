@@ -62,7 +62,7 @@ enum ScoreRecord {
             unsafe writer.append(bytes)
         } else {
             let digits = Array("0123456789abcdef".utf8)
-            for unsafe byte in unsafe bytes {
+            for unsafebyte in unsafe bytes {
                 switch byte {
                 case UInt8(ascii: "\""): writer.append("\\\"")
                 case UInt8(ascii: "\\"): writer.append("\\\\")

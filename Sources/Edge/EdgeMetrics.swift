@@ -29,7 +29,9 @@ struct EdgeMetrics: Sendable {
         add("tideline_edge_batches_total", "counter", "Batches applied.", [("", "\(region.figures.batches)")])
         add("tideline_edge_events_total", "counter", "Events applied.", [("", "\(region.figures.events)")])
         add("tideline_edge_repairs_total", "counter", "Repairs asked for.", [("", "\(region.figures.repairs)")])
-        add("tideline_edge_divergences_total", "counter", "Digests that differed.", [("", "\(region.figures.divergences)")])
+        add(
+            "tideline_edge_divergences_total", "counter", "Digests that differed.",
+            [("", "\(region.figures.divergences)")])
         add(
             "tideline_edge_batches_refused_total", "counter", "Batches that could not be read.",
             [("", "\(region.figures.batchesRefused)")])

@@ -30,7 +30,9 @@ package struct EdgeRoutes: Sendable {
         router.post("/v1/similar", bodyBytesMax: 1 << 20) { request in
             try routes.answer(request) { try routes.similarTo($0, $1, &$2) }
         }
-        router.get("/v1/entities/{kind}/{id}") { request in try routes.answer(request) { try routes.entity($0, $1, &$2) } }
+        router.get("/v1/entities/{kind}/{id}") { request in
+            try routes.answer(request) { try routes.entity($0, $1, &$2) }
+        }
         router.post("/v1/score", bodyBytesMax: 1 << 20) { request in
             try routes.answer(request) { try routes.score($0, $1, &$2) }
         }
@@ -87,9 +89,11 @@ package struct EdgeRoutes: Sendable {
     /// seconds; then the same question is asked again by a redirect to itself, and finds them.
     private func waiting(for token: ReadToken, _ request: borrowing Request, now: Int64) -> Response {
         let region = region
-        let query = request.queryItems.map { "\($0.key.percentEncoded)=\($0.value.percentEncoded)" }.joined(separator: "&")
+        let query = request.queryItems.map { "\($0.key.percentEncoded)=\($0.value.percentEncoded)" }.joined(
+            separator: "&")
         let target = query.isEmpty ? request.path : "\(request.path)?\(query)"
-        let fallback = unavailable("your events have not reached this region yet; ask again, or ask another region", now: now)
+        let fallback = unavailable(
+            "your events have not reached this region yet; ask again, or ask another region", now: now)
         return .deferred(timeout: .seconds(5), fallback: fallback.response) { responder in
             region.wait(for: token) {
                 var headers = HeaderBlock()
@@ -158,7 +162,8 @@ package struct EdgeRoutes: Sendable {
                 last = key
                 visited += 1
                 if !flagged || row.record.flags.contains(.flagged) {
-                    unsafe EventJSON.write(id: row.id, row.record, pipeline: replica.pipeline, details: false, to: &json)
+                    unsafe EventJSON.write(
+                        id: row.id, row.record, pipeline: replica.pipeline, details: false, to: &json)
                     count += 1
                 }
             }
@@ -177,7 +182,9 @@ package struct EdgeRoutes: Sendable {
         guard digits.count == 32 else { return nil }
         var bytes: [UInt8] = []
         for index in stride(from: 0, to: 32, by: 2) {
-            guard let byte = UInt8(String(decoding: digits[index...index + 1], as: UTF8.self), radix: 16) else { return nil }
+            guard let byte = UInt8(String(decoding: digits[index...index + 1], as: UTF8.self), radix: 16) else {
+                return nil
+            }
             bytes.append(byte)
         }
         return bytes
@@ -191,7 +198,8 @@ package struct EdgeRoutes: Sendable {
         let identifier = [View.Prefix.identifier, UInt8(name.utf8.count)] + Array(name.utf8) + Array(id.utf8)
         let key = try unsafe replica.view.store.get(identifier) { unsafe EventKey(value: $0) } ?? nil
         let result = try key.flatMap { key in
-            try unsafe replica.view.store.get(key.row(tenant: name)) { bytes in try unsafe EventRow(bytes).map(use) } ?? nil
+            try unsafe replica.view.store.get(key.row(tenant: name)) { bytes in try unsafe EventRow(bytes).map(use) }
+                ?? nil
         }
         guard let result else { throw Problem.notFound("no event `\(id)` in this region") }
         return result
@@ -235,8 +243,11 @@ package struct EdgeRoutes: Sendable {
         }
         let bytes = try JSONSerialization.data(withJSONObject: event)
         let provisional = try preview(replica, bytes)
-        guard !provisional.vector.isEmpty else { throw Problem(status: 409, detail: "this pipeline's model gives no vector") }
-        try neighbours(of: provisional.vector, k: k, tenant: provisional.tenant, excluding: nil, replica, request, &json)
+        guard !provisional.vector.isEmpty else {
+            throw Problem(status: 409, detail: "this pipeline's model gives no vector")
+        }
+        try neighbours(
+            of: provisional.vector, k: k, tenant: provisional.tenant, excluding: nil, replica, request, &json)
     }
 
     /// The body as a JSON object; this path is a person's or a service's question, not the event path.
@@ -249,7 +260,8 @@ package struct EdgeRoutes: Sendable {
     }
 
     private func neighbours(
-        of vector: [Float], k: Int, tenant: Int, excluding id: String?, _ replica: Replica, _ request: borrowing Request,
+        of vector: [Float], k: Int, tenant: Int, excluding id: String?, _ replica: Replica,
+        _ request: borrowing Request,
         _ json: inout JSONWriter
     ) throws {
         var filter = VectorFilter()

@@ -85,7 +85,8 @@ package enum Timestamp {
             return String(repeating: "0", count: max(0, digits - text.utf8.count)) + text
         }
         let seconds = rest / 1_000_000
-        return "\(pad(yoe + era * 400 + (month <= 2 ? 1 : 0), 4))-\(pad(month, 2))-\(pad(doy - (153 * mp + 2) / 5 + 1, 2))T"
+        return
+            "\(pad(yoe + era * 400 + (month <= 2 ? 1 : 0), 4))-\(pad(month, 2))-\(pad(doy - (153 * mp + 2) / 5 + 1, 2))T"
             + "\(pad(seconds / 3600, 2)):\(pad(seconds / 60 % 60, 2)):\(pad(seconds % 60, 2)).\(pad(rest % 1_000_000, 6))Z"
     }
 }

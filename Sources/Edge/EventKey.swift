@@ -35,7 +35,9 @@ struct EventKey: Equatable {
         return tenant.withUTF8 { unsafe row(tenant: UnsafeRawBufferPointer($0)) }
     }
 
-    static func prefix(tenant: String) -> [UInt8] { [View.Prefix.event, UInt8(tenant.utf8.count)] + Array(tenant.utf8) }
+    static func prefix(tenant: String) -> [UInt8] {
+        [View.Prefix.event, UInt8(tenant.utf8.count)] + Array(tenant.utf8)
+    }
 
     /// Reads the end of a row's key.
     init?(row key: UnsafeRawBufferPointer) {

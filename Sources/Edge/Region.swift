@@ -70,7 +70,8 @@ package final class Region: @unchecked Sendable {
     private func open(_ lineage: Lineage, partitions: Int) throws -> Replica {
         try FileManager.default.createDirectory(atPath: configuration.path, withIntermediateDirectories: true)
         let replica = try Replica(
-            path: path(of: lineage), lineage: lineage, partitions: partitions, pipeline: pipeline, model: model, log: log)
+            path: path(of: lineage), lineage: lineage, partitions: partitions, pipeline: pipeline, model: model,
+            log: log)
         try String(partitions).write(toFile: path(of: lineage) + ".partitions", atomically: true, encoding: .utf8)
         return replica
     }
@@ -193,7 +194,9 @@ package final class Region: @unchecked Sendable {
     }
 
     private func promote() {
-        guard let candidate = next, candidate.isComplete, candidate.positions.contains(where: { $0.seq > 0 }) else { return }
+        guard let candidate = next, candidate.isComplete, candidate.positions.contains(where: { $0.seq > 0 }) else {
+            return
+        }
         log.info("another log takes over", ["lineage": candidate.lineage])
         next = nil
         activate(candidate)
@@ -244,7 +247,9 @@ package final class Region: @unchecked Sendable {
             status.isComplete = complete && status.heardAt > 0
             // A new view serves from its first complete moment on; an old one serves from the start.
             if status.isComplete { status.hasView = true }
-            if status.isComplete, now - status.heardAt <= RegionStatus.silenceMicroseconds, status.completeAt < status.heardAt {
+            if status.isComplete, now - status.heardAt <= RegionStatus.silenceMicroseconds,
+                status.completeAt < status.heardAt
+            {
                 status.completeAt = status.heardAt
             }
             return status

@@ -64,9 +64,10 @@ final class Replica: @unchecked Sendable {
         tails = pipeline.tenants.map { _ in
             VectorTail(dimensions: dimension, metric: .squaredL2, rowsMax: pipeline.limits.tailVectorsMax)
         }
-        busSequence = try unsafe view.store.get([View.Prefix.meta]) { bytes in
-            unsafe bytes.count == 8 ? UInt64(littleEndian: bytes.loadUnaligned(as: UInt64.self)) : nil
-        } ?? nil
+        busSequence =
+            try unsafe view.store.get([View.Prefix.meta]) { bytes in
+                unsafe bytes.count == 8 ? UInt64(littleEndian: bytes.loadUnaligned(as: UInt64.self)) : nil
+            } ?? nil
         try refillTails(log)
     }
 
@@ -87,7 +88,9 @@ final class Replica: @unchecked Sendable {
         }
         features.withLock { cell in
             batch.forEachChange { change in
-                if change.kind == .tile || change.kind == .sharedTile { _ = cell.state.apply(change, partition: partition) }
+                if change.kind == .tile || change.kind == .sharedTile {
+                    _ = cell.state.apply(change, partition: partition)
+                }
             }
         }
         if let tile = tilePositions[partition], tile.seq + 1 == batch.header.seq {
@@ -175,23 +178,33 @@ final class Replica: @unchecked Sendable {
 
     // MARK: the feeds
 
-    func withFeed<Result>(_ partition: Int, _ change: (inout ReplicaFeed) -> Result) -> Result { change(&feeds[partition]) }
+    func withFeed<Result>(_ partition: Int, _ change: (inout ReplicaFeed) -> Result) -> Result {
+        change(&feeds[partition])
+    }
 
     /// Every partition has what its log is known to have.
     var isComplete: Bool { feeds.allSatisfy(\.isComplete) }
 
     /// Does a small part of writing tiles to disk, when it is due.
     func proceed(now: Int64) throws {
-        try features.withLock { _ in try tiles.proceed(positions: tilePositions, now: now, finishing: { _, _, rows in
-            putBusSequence(into: rows)
-        }) }
+        try features.withLock { _ in
+            try tiles.proceed(
+                positions: tilePositions, now: now,
+                finishing: { _, _, rows in
+                    putBusSequence(into: rows)
+                })
+        }
     }
 
     /// Writes everything, before a planned stop.
     func close(now: Int64) throws {
-        try features.withLock { _ in try tiles.complete(positions: tilePositions, now: now, finishing: { _, _, rows in
-            putBusSequence(into: rows)
-        }) }
+        try features.withLock { _ in
+            try tiles.complete(
+                positions: tilePositions, now: now,
+                finishing: { _, _, rows in
+                    putBusSequence(into: rows)
+                })
+        }
     }
 
     private func putBusSequence(into rows: borrowing StoreBatch) {
@@ -226,7 +239,9 @@ final class Replica: @unchecked Sendable {
     }
 
     /// The features that the entity's windows give at `time`, by name; `nil` for an entity that was never seen.
-    func entity(kind: Int, id: String, tenant: Int, time: Int64) -> (last: Int64, features: [(name: String, value: Float)])? {
+    func entity(kind: Int, id: String, tenant: Int, time: Int64) -> (
+        last: Int64, features: [(name: String, value: Float)]
+    )? {
         features.withLock { cell in cell.state.summary(entity: kind, id: id, tenant: tenant, time: time) }
     }
 

@@ -36,7 +36,9 @@ import Changes
         while unsafe slots[at] != 0 {
             if unsafe slots[at] >> 32 == hash >> 32 {
                 let record = unsafe record(UInt32(truncatingIfNeeded: slots[at]) - 1)
-                if unsafe RecordHead.hash(record) == hash, unsafe RecordHead.hasKey(record, key) { return unsafe record }
+                if unsafe RecordHead.hash(record) == hash, unsafe RecordHead.hasKey(record, key) {
+                    return unsafe record
+                }
             }
             at = (at + 1) & mask
         }
@@ -67,7 +69,9 @@ import Changes
 
     /// Visits every record.
     func forEach(_ visit: (Record) -> Void) {
-        for at in 0...mask where unsafe slots[at] != 0 { unsafe visit(record(UInt32(truncatingIfNeeded: slots[at]) - 1)) }
+        for at in 0...mask where unsafe slots[at] != 0 {
+            unsafe visit(record(UInt32(truncatingIfNeeded: slots[at]) - 1))
+        }
     }
 
     /// Gives up the records that `condemned` names, and rebuilds the addressing.
@@ -136,7 +140,9 @@ enum RecordHead {
 
     static func last(_ record: Record) -> Int64 { unsafe record.load(fromByteOffset: 8, as: Int64.self) }
 
-    static func setLast(_ record: Record, _ time: Int64) { unsafe record.storeBytes(of: time, toByteOffset: 8, as: Int64.self) }
+    static func setLast(_ record: Record, _ time: Int64) {
+        unsafe record.storeBytes(of: time, toByteOffset: 8, as: Int64.self)
+    }
 
     static func savedLast(_ record: Record) -> Int64 { unsafe record.load(fromByteOffset: 40, as: Int64.self) }
 
@@ -154,7 +160,9 @@ enum RecordHead {
         return false
     }
 
-    static func dirty(_ record: Record, _ word: Int) -> UInt64 { unsafe record.load(fromByteOffset: 16 + word * 8, as: UInt64.self) }
+    static func dirty(_ record: Record, _ word: Int) -> UInt64 {
+        unsafe record.load(fromByteOffset: 16 + word * 8, as: UInt64.self)
+    }
 
     static func clearDirty(_ record: Record) {
         unsafe record.storeBytes(of: 0, toByteOffset: 16, as: UInt64.self)
@@ -169,7 +177,9 @@ enum RecordHead {
         static let unsaved = Flags(rawValue: 2)
     }
 
-    static func flags(_ record: Record) -> Flags { unsafe Flags(rawValue: record.load(fromByteOffset: 32, as: UInt32.self)) }
+    static func flags(_ record: Record) -> Flags {
+        unsafe Flags(rawValue: record.load(fromByteOffset: 32, as: UInt32.self))
+    }
 
     static func setFlags(_ record: Record, _ flags: Flags) {
         unsafe record.storeBytes(of: flags.rawValue, toByteOffset: 32, as: UInt32.self)

@@ -7,7 +7,8 @@ extension FeatureState {
     package func apply(_ change: Change, partition: Int) -> Bool {
         guard change.kind == .tile || change.kind == .sharedTile, partition < partitions else { return false }
         let rest = unsafe change.tenantAndRest.rest
-        guard let kind = unsafe rest.first, Int(kind) < layouts.count, unsafe change.key.count <= EntityLayout.keyBytesMax,
+        guard let kind = unsafe rest.first, Int(kind) < layouts.count,
+            unsafe change.key.count <= EntityLayout.keyBytesMax,
             (Int(kind) > 0) == (change.kind == .sharedTile), change.operation == .upsert
         else { return false }
         let number = tableNumber(entity: Int(kind), partition: partition)
@@ -29,7 +30,8 @@ extension FeatureState {
         }
         while let level = reader.read(UInt8.self) {
             guard level < 3, layout.level(Int(level)).slots > 0,
-                let row = unsafe reader.read(count: Int(layout.level(Int(level)).tile_bytes)), let bytes = row.baseAddress
+                let row = unsafe reader.read(count: Int(layout.level(Int(level)).tile_bytes)),
+                let bytes = row.baseAddress
             else { return false }
             let index = unsafe UInt32(littleEndian: bytes.loadUnaligned(as: UInt32.self))
             let slot = index & (layout.level(Int(level)).slots - 1)
@@ -156,14 +158,17 @@ extension FeatureState {
         guard unsafe load != nil, entityCount > target else { return 0 }
         var times: [Int64] = []
         for table in primary + shared {
-            unsafe table.forEach { if unsafe !RecordHead.flags($0).contains(.unsaved) { unsafe times.append(RecordHead.last($0)) } }
+            unsafe table.forEach {
+                if unsafe !RecordHead.flags($0).contains(.unsaved) { unsafe times.append(RecordHead.last($0)) }
+            }
         }
         times.sort()
         let excess = min(entityCount - target, times.count)
         guard excess > 0 else { return 0 }
         let limit = times[excess - 1]
         return (primary + shared).reduce(0) { total, table in
-            unsafe total + table.evict { unsafe !RecordHead.flags($0).contains(.unsaved) && RecordHead.last($0) <= limit }
+            unsafe total
+                + table.evict { unsafe !RecordHead.flags($0).contains(.unsaved) && RecordHead.last($0) <= limit }
         }
     }
 }

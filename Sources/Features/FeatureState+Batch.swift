@@ -60,7 +60,8 @@ extension FeatureState {
             let layout = table(entry.table).layout
             let saved = unsafe UnsafeRawPointer(journalBytes.base + entry.offset)
             if entry.level == 255 {
-                unsafe (entry.record + Int(layout.c.pointee.last_offset)).copyMemory(from: saved, byteCount: partitions * 8)
+                unsafe (entry.record + Int(layout.c.pointee.last_offset)).copyMemory(
+                    from: saved, byteCount: partitions * 8)
                 continue
             }
             let level = Int(entry.level)

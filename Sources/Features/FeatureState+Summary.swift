@@ -39,7 +39,10 @@ extension FeatureState {
                     ))
             case .distinct(entity, let window, let distinct):
                 features.append(
-                    (pipeline.featureNames[index], FeatureMath.distinct(windows(of: entity) + window, distinct: distinct)))
+                    (
+                        pipeline.featureNames[index],
+                        FeatureMath.distinct(windows(of: entity) + window, distinct: distinct)
+                    ))
             default: continue
             }
         }

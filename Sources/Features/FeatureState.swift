@@ -238,7 +238,8 @@ import Changes
     func setPartialLast(
         _ record: UnsafeMutableRawPointer, _ layout: EntityLayout, _ partition: Int, _ time: Int64
     ) {
-        unsafe record.storeBytes(of: time, toByteOffset: Int(layout.c.pointee.last_offset) + partition * 8, as: Int64.self)
+        unsafe record.storeBytes(
+            of: time, toByteOffset: Int(layout.c.pointee.last_offset) + partition * 8, as: Int64.self)
         var last: Int64 = 0
         for q in 0..<partitions { last = unsafe max(last, partialLast(record, layout, q)) }
         unsafe RecordHead.setLast(record, last)

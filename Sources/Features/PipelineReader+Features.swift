@@ -2,7 +2,8 @@
 extension PipelineReader {
     mutating func readFeatures(_ root: YAMLNode) throws(PipelineError) {
         guard let node = root["features"], let items = node.sequence, !items.isEmpty else {
-            throw error(root["features"] ?? root, "features", "at least one feature is needed", "such as `- value: amount`")
+            throw error(
+                root["features"] ?? root, "features", "at least one feature is needed", "such as `- value: amount`")
         }
         for (index, item) in items.enumerated() {
             let field = "features[\(index)]"
@@ -78,7 +79,9 @@ extension PipelineReader {
     private mutating func readWindows(_ node: YAMLNode, _ field: String) throws(PipelineError) {
         try check(node, field, keys: ["entity", "of", "distinct", "over", "compute"])
         guard let entityNode = node["entity"], let overNode = node["over"] else {
-            throw error(node, field, "entity and over are needed", "such as `{entity: customer, of: amount, over: [1h, 24h], compute: [count, mean]}`")
+            throw error(
+                node, field, "entity and over are needed",
+                "such as `{entity: customer, of: amount, over: [1h, 24h], compute: [count, mean]}`")
         }
         let entityName = try text(entityNode, "\(field).entity")
         let entity = try entity(entityName, entityNode, "\(field).entity")
@@ -87,14 +90,20 @@ extension PipelineReader {
             guard let column = columns.firstIndex(where: { $0.name == name && $0.type == .text }),
                 column > Pipeline.timeColumn, column != drafts[entity].column
             else {
-                throw error(distinctNode, "\(field).distinct", "`\(name)` is no other entity or text field", "name one whose values are counted")
+                throw error(
+                    distinctNode, "\(field).distinct", "`\(name)` is no other entity or text field",
+                    "name one whose values are counted")
             }
             let distinct = slot(column, in: &drafts[entity].distincts)
-            guard distinct < 4 else { throw error(distinctNode, field, "too many distinct columns", "four an entity are the most") }
+            guard distinct < 4 else {
+                throw error(distinctNode, field, "too many distinct columns", "four an entity are the most")
+            }
             for span in overNode.sequence ?? [overNode] {
                 let window = try window(span, "\(field).over", entity: entity, sketches: true)
                 let label = drafts[entity].windows[window].label
-                add(.distinct(entity: entity, window: window, distinct: distinct), "\(entityName).\(name).distinct.\(label)")
+                add(
+                    .distinct(entity: entity, window: window, distinct: distinct),
+                    "\(entityName).\(name).distinct.\(label)")
             }
             return
         }
@@ -113,7 +122,8 @@ extension PipelineReader {
             let window = try window(span, "\(field).over", entity: entity, sketches: false)
             for name in try names(computeNode, "\(field).compute") {
                 guard let statistic = Pipeline.Statistic(rawValue: name) else {
-                    throw error(computeNode, "\(field).compute", "`\(name)` is unknown", "count, sum, mean, max, min or stddev")
+                    throw error(
+                        computeNode, "\(field).compute", "`\(name)` is unknown", "count, sum, mean, max, min or stddev")
                 }
                 guard measure >= 0 || statistic == .count else {
                     throw error(computeNode, "\(field).compute", "`\(name)` of what?", "add `of: FIELD`")
@@ -129,7 +139,8 @@ extension PipelineReader {
     private mutating func readRatio(_ node: YAMLNode, _ field: String) throws(PipelineError) {
         try check(node, field, keys: ["entity", "of", "over"])
         guard let entityNode = node["entity"], let of = node["of"], let over = node["over"] else {
-            throw error(node, field, "entity, of and over are needed", "such as `{entity: customer, of: amount, over: 30d}`")
+            throw error(
+                node, field, "entity, of and over are needed", "such as `{entity: customer, of: amount, over: 30d}`")
         }
         let entityName = try text(entityNode, "\(field).entity")
         let entity = try entity(entityName, entityNode, "\(field).entity")

@@ -89,7 +89,8 @@ struct PipelineReader {
         for (suffix, unit) in units where text.hasSuffix(suffix) {
             if let number = Int64(text.dropLast(suffix.count)), number > 0, number < 1_000_000 { return number * unit }
         }
-        throw error(node, field, "`\(text)` is not a duration", "write a whole number and us, ms, s, m, h or d: 10ms, 24h")
+        throw error(
+            node, field, "`\(text)` is not a duration", "write a whole number and us, ms, s, m, h or d: 10ms, 24h")
     }
 
     mutating func pipeline(_ root: YAMLNode) throws(PipelineError) -> Pipeline {
@@ -110,9 +111,11 @@ struct PipelineReader {
         try readFeatures(root)
         let score = try readScore(root)
         return Pipeline(
-            name: name, schema: UInt32(try root["schema"].map { (node) throws(PipelineError) in
-                try integer(node, "schema", in: 1...1_000_000)
-            } ?? 1),
+            name: name,
+            schema: UInt32(
+                try root["schema"].map { (node) throws(PipelineError) in
+                    try integer(node, "schema", in: 1...1_000_000)
+                } ?? 1),
             file: file, assumeUTC: assumeUTC, columns: columns, tenantColumn: tenantColumn, tenants: tenants,
             entities: drafts.map {
                 Pipeline.Entity(
@@ -134,10 +137,13 @@ struct PipelineReader {
 
     private mutating func readEvent(_ root: YAMLNode) throws(PipelineError) -> (Bool, Int?) {
         guard let event = root["event"] else {
-            throw error(root, "event", "missing", "say where id and time are: `event: {id: id, time: {path: time, unit: ms}}`")
+            throw error(
+                root, "event", "missing", "say where id and time are: `event: {id: id, time: {path: time, unit: ms}}`")
         }
         try check(event, "event", keys: ["id", "time", "tenant", "assume_utc"])
-        guard let id = event["id"] else { throw error(event, "event.id", "missing", "name the field that holds the event's id") }
+        guard let id = event["id"] else {
+            throw error(event, "event.id", "missing", "name the field that holds the event's id")
+        }
         columns.append(.init(name: "id", path: try text(id, "event.id"), type: .text, required: true))
         guard let time = event["time"] else {
             throw error(event, "event.time", "missing", "name the field and its unit: `time: {path: time, unit: ms}`")
@@ -169,7 +175,9 @@ struct PipelineReader {
         for (index, pair) in pairs.enumerated() {
             let field = "entities.\(pair.key)"
             try check(pair.value, field, keys: ["path", "shared"])
-            guard let path = pair.value["path"] else { throw error(pair.value, field, "path is missing", "name the field that holds its id") }
+            guard let path = pair.value["path"] else {
+                throw error(pair.value, field, "path is missing", "name the field that holds its id")
+            }
             let shared = pair.value["shared"]?.scalar == "true"
             guard shared == (index > 0) else {
                 throw error(
@@ -187,12 +195,15 @@ struct PipelineReader {
 
     private mutating func readFields(_ root: YAMLNode) throws(PipelineError) {
         guard let fields = root["fields"] else { return }
-        guard let pairs = fields.mapping else { throw error(fields, "fields", "a mapping is needed here", "write `amount: {type: number}`") }
+        guard let pairs = fields.mapping else {
+            throw error(fields, "fields", "a mapping is needed here", "write `amount: {type: number}`")
+        }
         for pair in pairs {
             let field = "fields.\(pair.key)"
             try check(pair.value, field, keys: ["path", "type", "required"])
             guard !columns.contains(where: { $0.name == pair.key }) else {
-                throw error(pair.value, field, "the name is taken", "entities, fields, id, time and tenant share their names")
+                throw error(
+                    pair.value, field, "the name is taken", "entities, fields, id, time and tenant share their names")
             }
             let type: Pipeline.ColumnType
             switch pair.value["type"]?.scalar {
@@ -215,7 +226,8 @@ struct PipelineReader {
     private func readTenants(_ root: YAMLNode, tenantColumn: Int?) throws(PipelineError) -> [String] {
         guard let node = root["tenants"] else {
             guard tenantColumn == nil else {
-                throw error(root, "tenants", "missing though event.tenant is given", "list them: `tenants: [acme, globex]`")
+                throw error(
+                    root, "tenants", "missing though event.tenant is given", "list them: `tenants: [acme, globex]`")
             }
             return ["default"]
         }
@@ -226,12 +238,16 @@ struct PipelineReader {
         for item in items {
             let name = try text(item, "tenants")
             guard name.utf8.count <= Pipeline.tenantBytesMax, !names.contains(name) else {
-                throw error(item, "tenants", "`\(name)` is too long or repeated", "up to \(Pipeline.tenantBytesMax) bytes, each once")
+                throw error(
+                    item, "tenants", "`\(name)` is too long or repeated",
+                    "up to \(Pipeline.tenantBytesMax) bytes, each once")
             }
             names.append(name)
         }
         guard tenantColumn != nil || names.count == 1 else {
-            throw error(node, "tenants", "several tenants, but event.tenant does not say whose an event is", "add `tenant: FIELD` to event")
+            throw error(
+                node, "tenants", "several tenants, but event.tenant does not say whose an event is",
+                "add `tenant: FIELD` to event")
         }
         return names
     }
@@ -251,7 +267,9 @@ struct PipelineReader {
             }
             threshold = value
         }
-        let reasons = try score["reasons"].map { (node) throws(PipelineError) in try integer(node, "score.reasons", in: 0...16) }
+        let reasons = try score["reasons"].map { (node) throws(PipelineError) in
+            try integer(node, "score.reasons", in: 0...16)
+        }
         return (model, threshold, reasons ?? 3)
     }
 

@@ -29,8 +29,10 @@ package final class JetStreamPublisher: DeltaPublisher, Sendable {
         self.log = log
         configuration = stream
         let repairs = repairs
-        subscription = try unsafe NATSSubscription(connection, subject: subjects.repair, queue: "relays") { bytes, message in
-            guard let request = unsafe RepairRequest(decoding: bytes), let reply = unsafe natsMsg_GetReply(message) else { return }
+        subscription = try unsafe NATSSubscription(connection, subject: subjects.repair, queue: "relays") {
+            bytes, message in
+            guard let request = unsafe RepairRequest(decoding: bytes), let reply = unsafe natsMsg_GetReply(message)
+            else { return }
             let inbox = unsafe String(cString: reply)
             unsafe repairs.offer(
                 PendingRepair(request: request) { encoded in

@@ -21,7 +21,9 @@ package final class JetStreamSubscriber: DeltaSubscriber, @unchecked Sendable {
         subjects = Subjects(pipeline: pipeline)
         let queue = queue
         heartbeats = try unsafe NATSSubscription(connection, subject: subjects.heartbeat) { bytes, _ in
-            if let heartbeat = unsafe Heartbeat(decoding: bytes) { queue.offer(.heartbeat(heartbeat), bytes: bytes.count) }
+            if let heartbeat = unsafe Heartbeat(decoding: bytes) {
+                queue.offer(.heartbeat(heartbeat), bytes: bytes.count)
+            }
         }
         var text: UnsafeMutablePointer<CChar>?
         try unsafe NATSError.check("make an inbox", natsInbox_Create(&text))

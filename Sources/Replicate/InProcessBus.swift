@@ -18,7 +18,9 @@ package final class InProcessBus: DeltaPublisher, @unchecked Sendable {
 
     package func setConnected(_ value: Bool) { lock.withLock { connected = value } }
 
-    package func lose(_ which: (@Sendable (_ partition: UInt32, _ count: Int) -> Bool)?) { lock.withLock { loses = which } }
+    package func lose(_ which: (@Sendable (_ partition: UInt32, _ count: Int) -> Bool)?) {
+        lock.withLock { loses = which }
+    }
 
     package var isConnected: Bool { lock.withLock { connected } }
 

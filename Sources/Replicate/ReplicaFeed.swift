@@ -93,7 +93,8 @@ package struct ReplicaFeed: Sendable {
     ///
     /// A replica that is behind but moves on is not missing anything; one whose repair has ended and that is still
     /// behind asks on at once.
-    package mutating func repair(now: Int64, patienceMicroseconds: Int64 = 200_000) -> (after: UInt64, through: UInt64)? {
+    package mutating func repair(now: Int64, patienceMicroseconds: Int64 = 200_000) -> (after: UInt64, through: UInt64)?
+    {
         guard !isComplete, let since = gapSince else { return nil }
         let ended = repairThrough > 0 && applied >= repairThrough
         guard ended || (now - max(since, lastProgress) >= patienceMicroseconds && now >= repairDeadline) else {

@@ -18,19 +18,27 @@ package struct Log: Sendable {
         self.minimum = minimum
     }
 
-    package func debug(_ message: StaticString, _ values: KeyValuePairs<String, any CustomStringConvertible & Sendable> = [:]) {
+    package func debug(
+        _ message: StaticString, _ values: KeyValuePairs<String, any CustomStringConvertible & Sendable> = [:]
+    ) {
         write(.debug, message, values)
     }
 
-    package func info(_ message: StaticString, _ values: KeyValuePairs<String, any CustomStringConvertible & Sendable> = [:]) {
+    package func info(
+        _ message: StaticString, _ values: KeyValuePairs<String, any CustomStringConvertible & Sendable> = [:]
+    ) {
         write(.info, message, values)
     }
 
-    package func warning(_ message: StaticString, _ values: KeyValuePairs<String, any CustomStringConvertible & Sendable> = [:]) {
+    package func warning(
+        _ message: StaticString, _ values: KeyValuePairs<String, any CustomStringConvertible & Sendable> = [:]
+    ) {
         write(.warning, message, values)
     }
 
-    package func error(_ message: StaticString, _ values: KeyValuePairs<String, any CustomStringConvertible & Sendable> = [:]) {
+    package func error(
+        _ message: StaticString, _ values: KeyValuePairs<String, any CustomStringConvertible & Sendable> = [:]
+    ) {
         write(.error, message, values)
     }
 
@@ -38,10 +46,12 @@ package struct Log: Sendable {
         _ level: Level, _ message: StaticString, _ values: KeyValuePairs<String, any CustomStringConvertible & Sendable>
     ) {
         guard level >= minimum else { return }
-        var line = "\(Date.now.formatted(.iso8601.time(includingFractionalSeconds: true))) \(level.name) \(role): \(message)"
+        var line =
+            "\(Date.now.formatted(.iso8601.time(includingFractionalSeconds: true))) \(level.name) \(role): \(message)"
         for (key, value) in values {
             let text = "\(value)"
-            line += text.contains(where: { $0 == " " || $0 == "\"" || $0.isNewline })
+            line +=
+                text.contains(where: { $0 == " " || $0 == "\"" || $0.isNewline })
                 ? " \(key)=\"\(text.replacing("\"", with: "'").replacing("\n", with: " "))\"" : " \(key)=\(text)"
         }
         line += "\n"

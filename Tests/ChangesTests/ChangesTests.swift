@@ -33,7 +33,8 @@ struct Sample: Equatable {
 func samples(_ generator: inout SeededGenerator) -> [Sample] {
     (0..<Int.random(in: 0...20, using: &generator)).map { index in
         Sample(
-            operation: index % 5 == 4 ? .delete : .upsert, kind: index < 3 ? .sharedTile : index % 2 == 0 ? .event : .tile,
+            operation: index % 5 == 4 ? .delete : .upsert,
+            kind: index < 3 ? .sharedTile : index % 2 == 0 ? .event : .tile,
             key: [4] + Array("card".utf8) + (0..<8).map { _ in UInt8.random(in: 0...255, using: &generator) },
             value: (0..<Int.random(in: 0...200, using: &generator)).map { UInt8($0 & 7) },
             vector: index % 2 == 0 ? (0..<32).map { Float($0) * 0.25 } : [])
@@ -90,7 +91,8 @@ func decode(_ bytes: [UInt8]) throws(ChangeBatchError) -> ChangeBatch {
     }
 
     @Test func compressionPays() {
-        let sample = Sample(operation: .upsert, kind: .event, key: [0, 1], value: .init(repeating: 3, count: 4000), vector: [])
+        let sample = Sample(
+            operation: .upsert, kind: .event, key: [0, 1], value: .init(repeating: 3, count: 4000), vector: [])
         let plain = encode([sample], compression: .none).bytes.count
         #expect(encode([sample], compression: .lz4).bytes.count < plain / 10)
         #expect(encode([sample], compression: .zstd).bytes.count < plain / 10)
@@ -220,7 +222,8 @@ func decode(_ bytes: [UInt8]) throws(ChangeBatchError) -> ChangeBatch {
         row.withUnsafeBufferPointer { features in
             [UInt8](arrayLiteral: 1, 2, 3).withUnsafeBytes { fields in
                 EventRecord.write(
-                    head, features: features, reasons: [.init(feature: 2, contribution: -1)], fields: fields, to: &writer)
+                    head, features: features, reasons: [.init(feature: 2, contribution: -1)], fields: fields,
+                    to: &writer)
             }
         }
         let bytes = Array(writer.bytes)

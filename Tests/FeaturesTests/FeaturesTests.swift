@@ -107,7 +107,9 @@ func same(_ a: [Float], _ b: [Float]) -> Bool {
     }
 
     private func plainRow(_ history: ArraySlice<PlainEvent>, _ event: PlainEvent) -> [(String, Double)] {
-        func window(_ width: Int64, _ tiles: Int64, _ ring: Int64, _ same: (PlainEvent) -> Bool, partitioned: Bool) -> [Double] {
+        func window(_ width: Int64, _ tiles: Int64, _ ring: Int64, _ same: (PlainEvent) -> Bool, partitioned: Bool)
+            -> [Double]
+        {
             let last = event.time / width
             // A late event whose slot a newer tile holds is dropped from that level: by arrival order, per partition.
             var newest: [Int64: Int64] = [:]
@@ -148,7 +150,8 @@ func same(_ a: [Float], _ b: [Float]) -> Bool {
             let there = window(width, tiles, ring, { $0.terminal == event.terminal }, partitioned: true)
             row.append(("terminal.count.\(label)", Double(there.count)))
             row.append(("terminal.amount.max.\(label)", there.max() ?? .nan))
-            row.append(("terminal.amount.mean.\(label)", there.isEmpty ? .nan : there.reduce(0, +) / Double(there.count)))
+            row.append(
+                ("terminal.amount.mean.\(label)", there.isEmpty ? .nan : there.reduce(0, +) / Double(there.count)))
         }
         return row
     }
@@ -161,7 +164,8 @@ func same(_ a: [Float], _ b: [Float]) -> Bool {
         let t: Int64 = 1_700_000_000_000_000
         func row(_ time: Int64, customer: Int) throws -> [Float] {
             let row = try observe(
-                state, decoder, PlainEvent(id: 0, time: time, customer: customer, terminal: 1, amount: 1, partition: customer % 3))
+                state, decoder,
+                PlainEvent(id: 0, time: time, customer: customer, terminal: 1, amount: 1, partition: customer % 3))
             state.commit()
             return row
         }
@@ -182,7 +186,9 @@ func same(_ a: [Float], _ b: [Float]) -> Bool {
             let expected = try observe(plain, decoder, event)
             plain.commit()
             if index % 20 == 0 {
-                for other in extra[index / 2..<index / 2 + 40] where other.partition == index / 20 % 3 { _ = try observe(disturbed, decoder, other) }
+                for other in extra[index / 2..<index / 2 + 40] where other.partition == index / 20 % 3 {
+                    _ = try observe(disturbed, decoder, other)
+                }
                 disturbed.rollback()
             }
             let row = try observe(disturbed, decoder, event)
@@ -291,14 +297,18 @@ func same(_ a: [Float], _ b: [Float]) -> Bool {
         Array(json.utf8).withUnsafeBytes { decoder.decode($0, readable: $0.count)?.description }
     }
 
-    func event(id: String = "\"a\"", time: String = "\"2024-02-29T12:00:00Z\"", amount: String = "1", card: String = "\"x\"") -> String {
+    func event(
+        id: String = "\"a\"", time: String = "\"2024-02-29T12:00:00Z\"", amount: String = "1", card: String = "\"x\""
+    ) -> String {
         "{\"id\":\(id),\"meta\":{\"time\":\(time)},\"card\":\(card),\"amount\":\(amount)}"
     }
 
-    @Test(arguments: [
-        ("2024-02-29T12:00:00Z", 1_709_208_000_000_000), ("2024-02-29T12:00:00.5+02:00", 1_709_200_800_500_000),
-        ("2024-02-29t12:00:00.123456789-00:30", 1_709_209_800_123_456), ("1999-12-31T23:59:60Z", 946_684_800_000_000),
-    ] as [(String, Int64)])
+    @Test(
+        arguments: [
+            ("2024-02-29T12:00:00Z", 1_709_208_000_000_000), ("2024-02-29T12:00:00.5+02:00", 1_709_200_800_500_000),
+            ("2024-02-29t12:00:00.123456789-00:30", 1_709_209_800_123_456),
+            ("1999-12-31T23:59:60Z", 946_684_800_000_000),
+        ] as [(String, Int64)])
     func rfc3339(_ text: String, _ expected: Int64) throws {
         let decoder = try decoder()
         #expect(refusal(decoder, event(time: "\"\(text)\"")) == nil)
@@ -316,9 +326,12 @@ func same(_ a: [Float], _ b: [Float]) -> Bool {
         #expect(refusal(decoder, event()) == nil && decoder.time == 1_709_208_000_000_000)
     }
 
-    @Test(arguments: [("s", "1709208000", 1_709_208_000_000_000), ("s", "1709208000.25", 1_709_208_000_250_000),
-        ("ms", "1709208000123", 1_709_208_000_123_000), ("us", "\"1709208000000001\"", 1_709_208_000_000_001),
-        ("ns", "1709208000000001999", 1_709_208_000_000_001)] as [(String, String, Int64)])
+    @Test(
+        arguments: [
+            ("s", "1709208000", 1_709_208_000_000_000), ("s", "1709208000.25", 1_709_208_000_250_000),
+            ("ms", "1709208000123", 1_709_208_000_123_000), ("us", "\"1709208000000001\"", 1_709_208_000_000_001),
+            ("ns", "1709208000000001999", 1_709_208_000_000_001),
+        ] as [(String, String, Int64)])
     func statedUnits(_ unit: String, _ time: String, _ expected: Int64) throws {
         let decoder = try decoder(unit: unit)
         #expect(refusal(decoder, event(time: time)) == nil)
@@ -329,9 +342,15 @@ func same(_ a: [Float], _ b: [Float]) -> Bool {
         ("", "empty event"), ("[1]", "no JSON object"), ("{\"id\":", "malformed"), ("\u{1F}gzip", "malformed"),
         ("{\"id\":\"a\",\"card\":\"x\",\"amount\":1}", "time: missing"),
         ("{\"id\":\"a\",\"meta\":{\"time\":\"2024-02-29T12:00:00Z\"},\"card\":\"x\"}", "amount: missing"),
-        ("{\"id\":\"a\",\"meta\":{\"time\":\"2024-02-29T12:00:00Z\"},\"card\":\"x\",\"amount\":null}", "amount: missing"),
+        (
+            "{\"id\":\"a\",\"meta\":{\"time\":\"2024-02-29T12:00:00Z\"},\"card\":\"x\",\"amount\":null}",
+            "amount: missing"
+        ),
         ("{\"id\":\"a\",\"id\":\"b\"}", "id: the key is repeated"),
-        ("{\"id\":\"a\",\"meta\":{\"time\":\"2024-02-29T12:00:00Z\",\"time\":\"2024-02-29T12:00:00Z\"}}", "time: the key is repeated"),
+        (
+            "{\"id\":\"a\",\"meta\":{\"time\":\"2024-02-29T12:00:00Z\",\"time\":\"2024-02-29T12:00:00Z\"}}",
+            "time: the key is repeated"
+        ),
         ("{\"id\":\"a\",\"meta\":{},\"meta\":{}}", "the key is repeated"),
         ("{\"id\":\"\\ud800\"}", "malformed"),
     ])
@@ -341,7 +360,8 @@ func same(_ a: [Float], _ b: [Float]) -> Bool {
     }
 
     @Test(arguments: [
-        (#""2024-02-30T00:00:00Z""#, "time"), (#""2024-02-29T12:00:00""#, "without a zone"), ("1709208000", "time is needed"),
+        (#""2024-02-30T00:00:00Z""#, "time"), (#""2024-02-29T12:00:00""#, "without a zone"),
+        ("1709208000", "time is needed"),
         (#""yesterday""#, "time"), ("{}", "time is needed"), (#""1970-01-01T00:00:00Z""#, "not a time"),
     ])
     func badTimes(_ time: String, _ reason: String) throws {
@@ -381,7 +401,9 @@ func same(_ a: [Float], _ b: [Float]) -> Bool {
 
     @Test func fieldsThatNobodyReadsDoNotMatter() throws {
         let decoder = try decoder()
-        let body = event().dropLast() + ",\"big\":123456789012345678901234567890,\"x\":{\"id\":1,\"id\":2},\"deep\":\(String(repeating: "[", count: 900) + String(repeating: "]", count: 900))}"
+        let body =
+            event().dropLast()
+            + ",\"big\":123456789012345678901234567890,\"x\":{\"id\":1,\"id\":2},\"deep\":\(String(repeating: "[", count: 900) + String(repeating: "]", count: 900))}"
         #expect(refusal(decoder, String(body)) == nil)
         #expect(refusal(decoder, "\u{FEFF}" + event()) == nil, "a byte order mark at the start is skipped")
         #expect(refusal(decoder, event() + " {}")?.contains("follow") == true)
@@ -398,7 +420,9 @@ func same(_ a: [Float], _ b: [Float]) -> Bool {
             #expect(bytes.withUnsafeBytes { decoder.decode($0, readable: $0.count) } != nil)
         }
         // Escaped keys and values are read as what they mean.
-        #expect(refusal(decoder, event().replacing("\"id\"", with: "\"\\u0069d\"").replacing("\"a\"", with: "\"\\u0041\"")) == nil)
+        #expect(
+            refusal(decoder, event().replacing("\"id\"", with: "\"\\u0069d\"").replacing("\"a\"", with: "\"\\u0041\""))
+                == nil)
         #expect(String(decoding: decoder.id, as: UTF8.self) == "A")
     }
 
@@ -410,7 +434,11 @@ func same(_ a: [Float], _ b: [Float]) -> Bool {
             var bytes = original
             for _ in 0..<Int.random(in: 1...3, using: &random) {
                 let at = Int.random(in: 0..<bytes.count, using: &random)
-                if Bool.random(using: &random) { bytes[at] = UInt8.random(in: 0...255, using: &random) } else { bytes.remove(at: at) }
+                if Bool.random(using: &random) {
+                    bytes[at] = UInt8.random(in: 0...255, using: &random)
+                } else {
+                    bytes.remove(at: at)
+                }
             }
             bytes.withUnsafeBytes { _ = decoder.decode($0, readable: $0.count) }
         }
@@ -419,7 +447,8 @@ func same(_ a: [Float], _ b: [Float]) -> Bool {
 
 @Suite struct PipelineTests {
     @Test func theCardPipelineIsSound() throws {
-        let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+        let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
         let pipeline = try Pipeline(path: root.appending(path: "pipelines/cards.yaml").path())
         #expect(pipeline.features.count >= 32 && pipeline.featureNames.count == pipeline.features.count)
         #expect(pipeline.model?.hasSuffix("models/cards.json") == true)
@@ -431,8 +460,14 @@ func same(_ a: [Float], _ b: [Float]) -> Bool {
         ("pipeline: p\nevent: { id: id, time: { path: t } }", 2, "event.time", "never guessed"),
         ("pipeline: p\nevent: { id: id, time: { path: t, unit: minutes } }", 2, "event.time.unit", "rfc3339"),
         ("pipeline: p\nevent: { id: id, time: { path: t, unit: s } }\nentities: {}", 3, "entities", "at least one"),
-        ("pipeline: p\nevent: { id: id, time: { path: t, unit: s } }\nentities: { c: { path: c } }\nfeatures:\n  - windows: { entity: c, over: [3m], compute: [count] }", 5, "features[0].windows.over", "made of tiles"),
-        ("pipeline: p\nevent: { id: id, time: { path: t, unit: s } }\nentities: { c: { path: c } }\nfeatures:\n  - value: amont", 5, "features[0].value", "no field of type number"),
+        (
+            "pipeline: p\nevent: { id: id, time: { path: t, unit: s } }\nentities: { c: { path: c } }\nfeatures:\n  - windows: { entity: c, over: [3m], compute: [count] }",
+            5, "features[0].windows.over", "made of tiles"
+        ),
+        (
+            "pipeline: p\nevent: { id: id, time: { path: t, unit: s } }\nentities: { c: { path: c } }\nfeatures:\n  - value: amont",
+            5, "features[0].value", "no field of type number"
+        ),
         ("pipeline: p\n  bad: [", 2, "", "indentation"),
     ])
     func mistakesAreToldWithPlaceAndRemedy(_ text: String, _ line: Int, _ field: String, _ words: String) {

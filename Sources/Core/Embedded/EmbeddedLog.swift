@@ -181,7 +181,9 @@ package final class EmbeddedLog: EventLog, @unchecked Sendable {
     }
 
     private func put(_ kind: UInt8, _ commit: StagedCommit, _ value: UnsafeRawBufferPointer) {
-        unsafe EmbeddedLogKeys.key(kind, commit.partition, commit.seq).withUnsafeBytes { unsafe commitBatch.put($0, value) }
+        unsafe EmbeddedLogKeys.key(kind, commit.partition, commit.seq).withUnsafeBytes {
+            unsafe commitBatch.put($0, value)
+        }
     }
 
     package func changelog(

@@ -18,7 +18,9 @@ enum EmbeddedLogKeys {
 
     static func key(_ kind: UInt8, _ partition: Int, _ position: UInt64) -> [UInt8] {
         var key = prefix(kind, partition)
-        for shift in stride(from: 56, through: 0, by: -8) { key.append(UInt8(truncatingIfNeeded: position >> UInt64(shift))) }
+        for shift in stride(from: 56, through: 0, by: -8) {
+            key.append(UInt8(truncatingIfNeeded: position >> UInt64(shift)))
+        }
         return key
     }
 
@@ -56,6 +58,7 @@ enum EmbeddedLogKeys {
         func end(_ index: Int) -> Int {
             unsafe Int(UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 12 + index * 4, as: UInt32.self)))
         }
-        return unsafe UnsafeRawBufferPointer(rebasing: bytes[(data + (index == 0 ? 0 : end(index - 1)))..<(data + end(index))])
+        return unsafe UnsafeRawBufferPointer(
+            rebasing: bytes[(data + (index == 0 ? 0 : end(index - 1)))..<(data + end(index))])
     }
 }

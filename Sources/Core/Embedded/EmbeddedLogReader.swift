@@ -43,7 +43,9 @@ package final class EmbeddedLogReader: Sendable {
         }
         while iterator.isValid, unsafe iterator.key.starts(with: prefix) {
             let first = unsafe EmbeddedLogKeys.position(of: iterator.key)
-            guard let chunk = unsafe InputChunk(iterator.value) else { throw EmbeddedLogError.corrupt("an input chunk") }
+            guard let chunk = unsafe InputChunk(iterator.value) else {
+                throw EmbeddedLogError.corrupt("an input chunk")
+            }
             for index in 0..<chunk.count where first + UInt64(index) >= offset {
                 guard try unsafe visit(first + UInt64(index), chunk.event(index), chunk.appendTime) else { return }
             }

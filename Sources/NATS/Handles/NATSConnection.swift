@@ -35,7 +35,8 @@ internal import Synchronization
         let box = NATSConnectionBox()
         unsafe natsOptions_SetReconnectedCB(options, { _, closure in unsafe reconnected(closure) }, unsafe box.pointer)
         unsafe natsOptions_SetErrorHandler(options, { _, _, _, _ in }, nil)
-        unsafe natsOptions_SetRetryOnFailedConnect(options, true, { _, closure in unsafe reconnected(closure) }, unsafe box.pointer)
+        unsafe natsOptions_SetRetryOnFailedConnect(
+            options, true, { _, closure in unsafe reconnected(closure) }, unsafe box.pointer)
         var connection: OpaquePointer?
         let status = unsafe natsConnection_Connect(&connection, options)
         guard status == NATS_OK || status == NATS_NOT_YET_CONNECTED, let connection = unsafe connection else {

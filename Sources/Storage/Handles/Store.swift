@@ -119,10 +119,14 @@ import Changes
     package func checkpoint(to folder: String) throws(StoreError) {
         var error: UnsafeMutablePointer<CChar>?
         let checkpoint = unsafe rocksdb_checkpoint_object_create(handle, &error)
-        if let message = unsafe Self.take(&error) { throw StoreError(operation: "checkpoint \(path)", message: message) }
+        if let message = unsafe Self.take(&error) {
+            throw StoreError(operation: "checkpoint \(path)", message: message)
+        }
         defer { unsafe rocksdb_checkpoint_object_destroy(checkpoint) }
         unsafe rocksdb_checkpoint_create(checkpoint, folder, 0, &error)
-        if let message = unsafe Self.take(&error) { throw StoreError(operation: "checkpoint \(path)", message: message) }
+        if let message = unsafe Self.take(&error) {
+            throw StoreError(operation: "checkpoint \(path)", message: message)
+        }
     }
 
     /// A whole-number property such as `rocksdb.estimate-num-keys`.
@@ -153,8 +157,11 @@ import Changes
         unsafe rocksdb_options_set_keep_log_file_num(options, 2)
         unsafe rocksdb_options_set_max_log_file_size(options, 1 << 20)
         unsafe rocksdb_options_set_info_log_level(options, 2)  // warnings
-        unsafe rocksdb_options_set_max_open_files(options, { if case .secondary = configuration.mode { -1 } else { 512 } }())
-        if configuration.hasLog { unsafe rocksdb_options_set_max_total_wal_size(options, UInt64(configuration.writeBufferBytes) * 4) }
+        unsafe rocksdb_options_set_max_open_files(
+            options, { if case .secondary = configuration.mode { -1 } else { 512 } }())
+        if configuration.hasLog {
+            unsafe rocksdb_options_set_max_total_wal_size(options, UInt64(configuration.writeBufferBytes) * 4)
+        }
         if configuration.blobBytesMin > 0 {
             unsafe rocksdb_options_set_enable_blob_files(options, 1)
             unsafe rocksdb_options_set_min_blob_size(options, UInt64(configuration.blobBytesMin))

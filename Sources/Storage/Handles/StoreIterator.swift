@@ -51,7 +51,9 @@ internal import CRocksDB
     package func check() throws(StoreError) {
         var error: UnsafeMutablePointer<CChar>?
         unsafe rocksdb_iter_get_error(handle, &error)
-        if let message = unsafe Store.take(&error) { throw StoreError(operation: "iterate \(store.path)", message: message) }
+        if let message = unsafe Store.take(&error) {
+            throw StoreError(operation: "iterate \(store.path)", message: message)
+        }
     }
 
     /// Visits the keys that begin with `prefix`, in order, while `visit` says so.

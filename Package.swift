@@ -52,6 +52,7 @@ let package = Package(
         kernel("CVectors"),
         kernel("CWindows"),
         kernel("CChecksum"),
+        kernel("CProcess"),
 
         room("Service", []),
         room("Changes", ["CChecksum", "CLZ4", "CZstd"]),
@@ -68,7 +69,7 @@ let package = Package(
             name: "Tideline",
             dependencies: [
                 "Service", "Changes", "Storage", "Vectors", "Features", "Scoring", "HTTP", "Core", "Replicate", "NATS",
-                "Edge", "CZlib",
+                "Edge", "CProcess", "CZlib",
             ],
             swiftSettings: strict
         ),

@@ -121,9 +121,9 @@ struct Verification {
     }
 
     /// Each region's digest against the log's at the same seq.
-    mutating func compare(_ endpoints: Endpoints) {
-        for (name, url) in endpoints.regions.sorted(by: { $0.key < $1.key }) {
-            guard let status = Endpoints.status(url) else {
+    mutating func compare(_ statuses: [String: [String: Any]?]) {
+        for (name, status) in statuses.sorted(by: { $0.key < $1.key }) {
+            guard let status else {
                 regions.append((name, "does not answer", false))
                 continue
             }
@@ -134,8 +134,8 @@ struct Verification {
                     let seq = (partition["seq"] as? NSNumber)?.intValue, let digest = partition["digest"] as? String
                 else { continue }
                 guard number < digests.count, seq < digests[number].count else {
-                    // The region has moved on since the log was read: its digest is not known here yet.
-                    verdict = good ? "ahead of what was read" : verdict
+                    verdict = "is ahead of its log in partition \(number)"
+                    good = false
                     continue
                 }
                 if UInt64(digest, radix: 16) != digests[number][seq] {

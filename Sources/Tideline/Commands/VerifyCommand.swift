@@ -31,8 +31,12 @@ enum VerifyCommand {
         defer { try? FileManager.default.removeItem(atPath: scratch) }
         let reader = try EmbeddedLogReader(following: "\(dir)/log", scratch: scratch)
         var verification = Verification(reader: reader, pipeline: pipeline)
+        // Regions first, then the log: what a region holds is then in the log that is read.
+        let endpoints = arguments.string("--endpoints") == nil ? nil : try Endpoints(arguments)
+        let statuses = endpoints?.regions.mapValues { Endpoints.status($0) } ?? [:]
+        try reader.store.catchUp()
         try verification.readLog()
-        if arguments.string("--endpoints") != nil { try verification.compare(Endpoints(arguments)) }
+        verification.compare(statuses)
         if arguments.flag("--recompute") { try verification.recompute(model: ModelFile.load(pipeline)) }
         print(arguments.flag("--json") ? try verification.json() : verification.text)
         return verification.holds ? 0 : 1

@@ -64,7 +64,7 @@ final class Child {
         guard waitpid(pid, &status, WNOHANG) == pid else { return nil }
         pid = 0
         // One that ran for a while starts again after a second; one that keeps dying is tried ever less often.
-        delay = Date().timeIntervalSince(startedAt) > 10 ? 1 : min(delay * 2, 30)
+        delay = Date().timeIntervalSince(startedAt) > 2 ? 1 : min(delay * 2, 30)
         restartAt = Date(timeIntervalSinceNow: delay == 2 ? 1 : delay)
         return status & 0x7F == 0 ? "exit \(status >> 8 & 0xFF)" : "signal \(status & 0x7F)"
     }

@@ -40,49 +40,49 @@ enum FeaturesCommand {
         guard let column = pipeline.columns.firstIndex(where: { $0.name == arguments.string("--label") }) else {
             throw UsageError("the pipeline has no field `\(arguments.string("--label") ?? "")`")
         }
-        guard let source = fopen(input, "r") else { throw WorldError("\(input): \(String(cString: strerror(errno)))") }
-        defer { fclose(source) }
-        guard let target = fopen(output, "w") else { throw WorldError("\(output): \(String(cString: strerror(errno)))") }
-        defer { fclose(target) }
-        fputs((["id", "time", "label"] + pipeline.featureNames).joined(separator: ",") + "\n", target)
+        guard let source = unsafe fopen(input, "r") else { throw WorldError(unsafe "\(input): \(String(cString: strerror(errno)))") }
+        defer { unsafe fclose(source) }
+        guard let target = unsafe fopen(output, "w") else { throw WorldError(unsafe "\(output): \(String(cString: strerror(errno)))") }
+        defer { unsafe fclose(target) }
+        unsafe fputs((["id", "time", "label"] + pipeline.featureNames).joined(separator: ",") + "\n", target)
         let assembler = Assembler(pipeline, model: nil, state: FeatureState(pipeline, partitions: 1), eventsMax: 1000)
         let batch = EventBatch(eventsMax: 1000)
         var line: UnsafeMutablePointer<CChar>?
         var capacity = 0
-        defer { free(line) }
+        defer { unsafe free(line) }
         var offset: UInt64 = 0
         var rows = 0
         var ended = false
         while !ended {
             batch.begin(partition: 0, firstOffset: offset)
             while !batch.isFull {
-                let length = getline(&line, &capacity, source)
+                let length = unsafe getline(&line, &capacity, source)
                 guard length > 0 else {
                     ended = true
                     break
                 }
-                batch.append(UnsafeRawBufferPointer(start: line, count: length - 1), appendTime: .max / 2)
+                unsafe batch.append(UnsafeRawBufferPointer(start: line, count: length - 1), appendTime: .max / 2)
             }
             offset = batch.endOffset
             var letters = ByteWriter()
             let tally = assembler.assemble(batch, deadLetters: &letters)
             if tally.deadLetters > 0 {
-                let reason = DeadLetter.read(letters.bytes)?.first?.reason ?? ""
+                let reason = unsafe DeadLetter.read(letters.bytes)?.first?.reason ?? ""
                 FileHandle.standardError.write(Data("\(tally.deadLetters) events were refused, such as: \(reason)\n".utf8))
             }
             var text = ""
-            assembler.forEachRow { _, time, id, fields, row, _ in
+            unsafe assembler.forEachRow { _, time, id, fields, row, _ in
                 var label = "0"
-                KeptFields.forEach(in: fields, of: pipeline) { kept, value in
+                unsafe KeptFields.forEach(in: fields, of: pipeline) { kept, value in
                     if kept == column, case .number(let number) = value, number > 0 { label = "1" }
                 }
-                text += "\(String(decoding: id, as: UTF8.self)),\(time),\(label)"
-                for value in row { text += value.isNaN ? "," : ",\(value)" }
+                text += unsafe "\(String(decoding: id, as: UTF8.self)),\(time),\(label)"
+                for unsafe value in unsafe row { text += value.isNaN ? "," : ",\(value)" }
                 text += "\n"
                 rows += 1
             }
             assembler.commit(partition: 0, now: 0)
-            fputs(text, target)
+            unsafe fputs(text, target)
         }
         FileHandle.standardError.write(Data("\(rows) rows of \(pipeline.features.count) features\n".utf8))
         return 0

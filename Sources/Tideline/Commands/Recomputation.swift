@@ -26,8 +26,8 @@ struct Recomputation {
     mutating func run() throws -> (rows: Int, different: Int) {
         var steps: [Step] = []
         for partition in 0..<reader.partitions {
-            try reader.changelog(of: partition, after: 0) { seq, encoded in
-                let frontier = try ChangeBatch(decoding: encoded).frontier
+            try unsafe reader.changelog(of: partition, after: 0) { seq, encoded in
+                let frontier = try unsafe ChangeBatch(decoding: encoded).frontier
                 steps.append(Step(partition: partition, seq: seq, order: frontier.reduce(seq) { $0 + $1.seq }))
                 return true
             }
@@ -45,26 +45,26 @@ struct Recomputation {
 
     private func recompute(_ step: Step) throws -> (rows: Int, different: Int) {
         var committed: ChangeBatch?
-        try reader.changelog(of: step.partition, after: step.seq - 1) { _, encoded in
-            committed = try ChangeBatch(decoding: encoded)
+        try unsafe reader.changelog(of: step.partition, after: step.seq - 1) { _, encoded in
+            committed = unsafe try ChangeBatch(decoding: encoded)
             return false
         }
         guard let committed else { return (0, 0) }
         batch.begin(partition: step.partition, firstOffset: committed.header.firstOffset)
-        try reader.input(of: step.partition, from: committed.header.firstOffset) { offset, event, time in
+        try unsafe reader.input(of: step.partition, from: committed.header.firstOffset) { offset, event, time in
             guard offset < committed.header.endOffset else { return false }
-            batch.append(event, appendTime: time)
+            unsafe batch.append(event, appendTime: time)
             return true
         }
         var letters = ByteWriter()
         let tally = assembler.assemble(batch, deadLetters: &letters)
         var made: [(row: [UInt32], score: UInt32)] = []
-        assembler.forEachRow { _, _, _, _, row, score in made.append((row.map(\.bitPattern), score.bitPattern)) }
+        unsafe assembler.forEachRow { _, _, _, _, row, score in unsafe made.append((row.map(\.bitPattern), score.bitPattern)) }
         assembler.commit(partition: step.partition, now: committed.header.commitTime)
         var index = 0
         var different = tally.scored == committed.header.scored ? 0 : 1
         committed.forEachChange { change in
-            guard change.kind == .event, let record = EventRecord(change.value), index < made.count else { return }
+            guard change.kind == .event, let record = unsafe EventRecord(change.value), index < made.count else { return }
             let row = (0..<record.featureCount).map { record.feature($0).bitPattern }
             if row != made[index].row || record.score.bitPattern != made[index].score { different += 1 }
             index += 1

@@ -43,8 +43,8 @@ struct Verification {
             var digest: UInt64 = 0
             var trail: [UInt64] = [0]
             var dropped: UInt64 = 0
-            try reader.changelog(of: partition, after: 0) { seq, encoded in
-                let batch = try ChangeBatch(decoding: encoded)
+            try unsafe reader.changelog(of: partition, after: 0) { seq, encoded in
+                let batch = try unsafe ChangeBatch(decoding: encoded)
                 if seq != expected || batch.header.seq != seq { faults.append("partition \(partition): seq \(seq) where \(expected) was due") }
                 if batch.header.firstOffset != position {
                     faults.append("partition \(partition): batch \(seq) begins at \(batch.header.firstOffset), not at \(position)")
@@ -56,10 +56,10 @@ struct Verification {
                 trail.append(digest)
                 dropped += UInt64(batch.header.duplicates)
                 batch.forEachChange { change in
-                    guard change.kind == .event, let record = EventRecord(change.value) else { return }
+                    guard change.kind == .event, let record = unsafe EventRecord(change.value) else { return }
                     scored += 1
                     if !offsets.insert(record.inputOffset).inserted { scoredTwice += 1 }
-                    let hash = IdentityHash(of: change.key, seed: 1)
+                    let hash = unsafe IdentityHash(of: change.key, seed: 1)
                     if !scoredIds.insert(hash).inserted { scoredTwice += 1 }
                 }
                 return true
@@ -81,8 +81,8 @@ struct Verification {
     /// Each scored event has its line among the scores, once.
     private mutating func checkScores(_ partition: Int, _ offsets: Set<UInt64>) throws {
         var lines = 0
-        try reader.scores(of: partition, after: 0) { _, bytes in
-            lines += bytes.reduce(0) { $0 + ($1 == 0x0A ? 1 : 0) }
+        try unsafe reader.scores(of: partition, after: 0) { _, bytes in
+            unsafe lines += bytes.reduce(0) { $0 + ($1 == 0x0A ? 1 : 0) }
             return true
         }
         if lines < offsets.count { faults.append("partition \(partition): \(offsets.count) events scored, \(lines) score records") }
@@ -97,19 +97,19 @@ struct Verification {
         var missing: UInt64 = 0
         var repeated: UInt64 = 0
         var next: UInt64 = 0
-        try reader.input(of: partition, from: 0) { offset, event, _ in
+        try unsafe reader.input(of: partition, from: 0) { offset, event, _ in
             guard offset < position else { return false }
             if offset != next { missing += 1 }
             next = offset + 1
             if scored.contains(offset) || dead.contains(offset) { return true }
-            guard decoder.decode(event, readable: event.count) == nil, let tenant = decoder.tenant else {
+            guard unsafe decoder.decode(event, readable: event.count) == nil, let tenant = decoder.tenant else {
                 missing += 1
                 return true
             }
             var key: [UInt8] = [UInt8(pipeline.tenants[tenant].utf8.count)]
             key += Array(pipeline.tenants[tenant].utf8)
-            key.append(contentsOf: decoder.id)
-            if key.withUnsafeBytes({ scoredIds.contains(IdentityHash(of: $0, seed: 1)) }) {
+            unsafe key.append(contentsOf: decoder.id)
+            if unsafe key.withUnsafeBytes({ unsafe scoredIds.contains(IdentityHash(of: $0, seed: 1)) }) {
                 repeated += 1
             } else {
                 missing += 1

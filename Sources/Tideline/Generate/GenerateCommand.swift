@@ -50,9 +50,9 @@ enum GenerateCommand {
     // MARK: files
 
     private static func write(_ simulator: inout CardSimulator, days: Int, to path: String) throws -> Int32 {
-        let file = fopen(path == "-" ? "/dev/stdout" : path, "w")
-        guard let file else { throw WorldError("\(path) cannot be written: \(String(cString: strerror(errno)))") }
-        defer { fclose(file) }
+        let file = unsafe fopen(path == "-" ? "/dev/stdout" : path, "w")
+        guard let file = unsafe file else { throw WorldError(unsafe "\(path) cannot be written: \(String(cString: strerror(errno)))") }
+        defer { unsafe fclose(file) }
         // The history ends before now, so that none of it lies in the future.
         let start = Int64(1_735_689_600) * 1_000_000  // 2025-01-01
         var id = 0
@@ -63,7 +63,7 @@ enum GenerateCommand {
                 append(transaction, id: "h-\(id)", time: time, to: &bytes)
                 id += 1
             }
-            bytes.withUnsafeBytes { _ = fwrite($0.baseAddress, 1, $0.count, file) }
+            unsafe bytes.withUnsafeBytes { _ = unsafe fwrite($0.baseAddress, 1, $0.count, file) }
         }
         FileHandle.standardError.write(Data("\(id) events of \(days) days\n".utf8))
         return 0
@@ -128,8 +128,8 @@ enum GenerateCommand {
 
     private static func stopAsked() -> Bool {
         var pending = sigset_t()
-        sigpending(&pending)
-        return sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1
+        unsafe sigpending(&pending)
+        return unsafe sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1
     }
 }
 

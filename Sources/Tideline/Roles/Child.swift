@@ -27,31 +27,31 @@ final class Child {
     var isRunning: Bool { pid > 0 }
 
     func start() throws {
-        var actions = posix_spawn_file_actions_t()
-        posix_spawn_file_actions_init(&actions)
-        defer { posix_spawn_file_actions_destroy(&actions) }
-        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-        posix_spawn_file_actions_addopen(&actions, 1, output, O_WRONLY | O_CREAT | O_APPEND, 0o644)
-        posix_spawn_file_actions_adddup2(&actions, 1, 2)
+        var actions = unsafe posix_spawn_file_actions_t()
+        unsafe posix_spawn_file_actions_init(&actions)
+        defer { unsafe posix_spawn_file_actions_destroy(&actions) }
+        unsafe posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+        unsafe posix_spawn_file_actions_addopen(&actions, 1, output, O_WRONLY | O_CREAT | O_APPEND, 0o644)
+        unsafe posix_spawn_file_actions_adddup2(&actions, 1, 2)
         var attributes = posix_spawnattr_t()
-        posix_spawnattr_init(&attributes)
-        defer { posix_spawnattr_destroy(&attributes) }
+        unsafe posix_spawnattr_init(&attributes)
+        defer { unsafe posix_spawnattr_destroy(&attributes) }
         // A group of its own: Ctrl-C reaches the supervisor alone, which ends its children in order.
-        posix_spawnattr_setpgroup(&attributes, 0)
+        unsafe posix_spawnattr_setpgroup(&attributes, 0)
         var none = sigset_t()
-        sigemptyset(&none)
-        posix_spawnattr_setsigmask(&attributes, &none)
-        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK))
+        unsafe sigemptyset(&none)
+        unsafe posix_spawnattr_setsigmask(&attributes, &none)
+        unsafe posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK))
         var environment = ProcessInfo.processInfo.environment
         environment["TIDELINE_PARENT"] = "\(getpid())"
         environment["MALLOC_ARENA_MAX"] = "2"
-        var argv: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-        var envp: [UnsafeMutablePointer<CChar>?] = environment.map { strdup("\($0.key)=\($0.value)") } + [nil]
-        defer { (argv + envp).forEach { free($0) } }
-        let code = posix_spawn(&pid, arguments[0], &actions, &attributes, &argv, &envp)
+        var argv: [UnsafeMutablePointer<CChar>?] = unsafe cStrings(arguments)
+        var envp: [UnsafeMutablePointer<CChar>?] = unsafe cStrings(environment.map { "\($0.key)=\($0.value)" })
+        defer { unsafe (argv + envp).forEach { unsafe free($0) } }
+        let code = unsafe posix_spawn(&pid, arguments[0], &actions, &attributes, &argv, &envp)
         guard code == 0 else {
             pid = 0
-            throw WorldError("\(arguments[0]) cannot be started: \(String(cString: strerror(code)))")
+            throw WorldError(unsafe "\(arguments[0]) cannot be started: \(String(cString: strerror(code)))")
         }
         startedAt = Date()
         restartAt = nil
@@ -61,7 +61,7 @@ final class Child {
     func reap() -> String? {
         guard pid > 0 else { return nil }
         var status: Int32 = 0
-        guard waitpid(pid, &status, WNOHANG) == pid else { return nil }
+        guard unsafe waitpid(pid, &status, WNOHANG) == pid else { return nil }
         pid = 0
         // One that ran for a while starts again after a second; one that keeps dying is tried ever less often.
         delay = Date().timeIntervalSince(startedAt) > 2 ? 1 : min(delay * 2, 30)
@@ -88,7 +88,7 @@ final class Child {
         if pid > 0 {
             kill(pid, SIGKILL)
             var status: Int32 = 0
-            waitpid(pid, &status, 0)
+            unsafe waitpid(pid, &status, 0)
             pid = 0
         }
     }
@@ -100,6 +100,13 @@ final class Child {
     }
 }
 
+/// Copies for `exec`'s vectors, ended by a null pointer; the caller frees them, or becomes another program.
+private func cStrings(_ texts: [String]) -> [UnsafeMutablePointer<CChar>?] {
+    var copies = unsafe texts.map { unsafe strdup($0) }
+    unsafe copies.append(nil)
+    return unsafe copies
+}
+
 struct WorldError: Error, CustomStringConvertible {
     let description: String
     init(_ description: String) { self.description = description }
@@ -109,8 +116,8 @@ struct WorldError: Error, CustomStringConvertible {
 enum ChildCommand {
     static func run(_ arguments: [String]) -> Int32 {
         tl_end_with_parent()
-        var argv: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-        execvp(arguments[0], &argv)
+        var argv: [UnsafeMutablePointer<CChar>?] = unsafe cStrings(arguments)
+        unsafe execvp(arguments[0], &argv)
         return 127
     }
 }

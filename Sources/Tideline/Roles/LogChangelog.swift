@@ -14,7 +14,7 @@ struct OwnChangelog: ChangelogSource {
 
     func batches(
         of partition: Int, after seq: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool
-    ) throws { try log.changelog(of: partition, after: seq, visit) }
+    ) throws { try unsafe log.changelog(of: partition, after: seq, visit) }
 
     func head(of partition: Int) -> Heartbeat.Head? {
         let position = figures.current.positions[partition]
@@ -39,7 +39,7 @@ struct FollowedChangelog: ChangelogSource {
 
     func batches(
         of partition: Int, after seq: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool
-    ) throws { try reader.changelog(of: partition, after: seq, visit) }
+    ) throws { try unsafe reader.changelog(of: partition, after: seq, visit) }
 
     /// Without a digest: this relay has not applied the log.
     func head(of partition: Int) throws -> Heartbeat.Head? {

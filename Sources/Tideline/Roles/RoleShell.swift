@@ -8,9 +8,9 @@ enum RoleShell {
     /// Blocks the signals that `waitForEnd` waits for; call before any thread is made.
     static func prepare() {
         var signals = sigset_t()
-        sigemptyset(&signals)
-        for signal in [SIGTERM, SIGINT, SIGHUP] { sigaddset(&signals, signal) }
-        pthread_sigmask(SIG_BLOCK, &signals, nil)
+        unsafe sigemptyset(&signals)
+        for signal in [SIGTERM, SIGINT, SIGHUP] { unsafe sigaddset(&signals, signal) }
+        unsafe pthread_sigmask(SIG_BLOCK, &signals, nil)
         signal(SIGPIPE, SIG_IGN)
         // A child of `up` ends with it, however it ends.
         if ProcessInfo.processInfo.environment["TIDELINE_PARENT"] != nil { tl_end_with_parent() }
@@ -21,11 +21,11 @@ enum RoleShell {
     /// Waits until a signal asks the role to end, or `failed` is stopped by one of its threads.
     static func waitForEnd(_ failed: StopSignal) -> Bool {
         var signals = sigset_t()
-        sigemptyset(&signals)
-        for signal in [SIGTERM, SIGINT, SIGHUP] { sigaddset(&signals, signal) }
+        unsafe sigemptyset(&signals)
+        for signal in [SIGTERM, SIGINT, SIGHUP] { unsafe sigaddset(&signals, signal) }
         while true {
             var timeout = timespec(tv_sec: 0, tv_nsec: 200_000_000)
-            let signal = sigtimedwait(&signals, nil, &timeout)
+            let signal = unsafe sigtimedwait(&signals, nil, &timeout)
             if signal == SIGHUP { continue }
             if signal > 0 { return true }
             if failed.isStopped { return false }

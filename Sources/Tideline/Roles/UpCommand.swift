@@ -79,9 +79,9 @@ enum UpCommand {
     /// Waits a moment for a signal that ends the world.
     private static func signalled() -> Bool {
         var signals = sigset_t()
-        sigemptyset(&signals)
-        for signal in [SIGTERM, SIGINT] { sigaddset(&signals, signal) }
+        unsafe sigemptyset(&signals)
+        for signal in [SIGTERM, SIGINT] { unsafe sigaddset(&signals, signal) }
         var timeout = timespec(tv_sec: 0, tv_nsec: 50_000_000)
-        return sigtimedwait(&signals, nil, &timeout) > 0
+        return unsafe sigtimedwait(&signals, nil, &timeout) > 0
     }
 }

@@ -29,7 +29,7 @@ final class World {
         options.timeout = .seconds(2)
         client = HTTPClient(configuration: options)
         try FileManager.default.createDirectory(atPath: "\(configuration.dir)/logs", withIntermediateDirectories: true)
-        lock = open("\(configuration.dir)/lock", O_CREAT | O_RDWR | O_CLOEXEC, 0o644)
+        lock = unsafe open("\(configuration.dir)/lock", O_CREAT | O_RDWR | O_CLOEXEC, 0o644)
         guard lock >= 0, flock(lock, LOCK_EX | LOCK_NB) == 0 else {
             throw WorldError("another world runs in \(configuration.dir): stop it, or choose another --dir")
         }
@@ -57,21 +57,21 @@ final class World {
     /// The port, where it can be bound; 0 finds a free one.
     private static func bind(_ port: Int) throws -> Int? {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        guard descriptor >= 0 else { throw WorldError("no socket: \(String(cString: strerror(errno)))") }
+        guard descriptor >= 0 else { throw WorldError(unsafe "no socket: \(String(cString: strerror(errno)))") }
         defer { close(descriptor) }
         var one: Int32 = 1
-        setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &one, socklen_t(MemoryLayout<Int32>.size))
+        unsafe setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &one, socklen_t(MemoryLayout<Int32>.size))
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_port = in_port_t(UInt16(port).bigEndian)
         address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
         var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-        return withUnsafeMutablePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer in
-                guard Glibc.bind(descriptor, pointer, length) == 0, getsockname(descriptor, pointer, &length) == 0 else {
+        return unsafe withUnsafeMutablePointer(to: &address) { pointer in
+            unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer in
+                guard unsafe Glibc.bind(descriptor, pointer, length) == 0, unsafe getsockname(descriptor, pointer, &length) == 0 else {
                     return nil
                 }
-                return Int(UInt16(bigEndian: UnsafeRawPointer(pointer).load(as: sockaddr_in.self).sin_port))
+                return unsafe Int(UInt16(bigEndian: UnsafeRawPointer(pointer).load(as: sockaddr_in.self).sin_port))
             }
         }
     }
@@ -114,7 +114,7 @@ final class World {
 
     private static func find(_ program: String) -> String? {
         let path = (ProcessInfo.processInfo.environment["PATH"] ?? "") + ":/usr/sbin:/usr/local/sbin:/usr/local/bin"
-        return path.split(separator: ":").map { "\($0)/\(program)" }.first { access($0, X_OK) == 0 }
+        return path.split(separator: ":").map { "\($0)/\(program)" }.first { unsafe access($0, X_OK) == 0 }
     }
 
     // MARK: life

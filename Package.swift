@@ -88,6 +88,10 @@ let package = Package(
         suite("FeaturesTests", ["Features", "Changes", "CWindows"]),
         suite("ScoringTests", ["Scoring", "CForest", "CAllocations"], resources: [.copy("Fixtures")]),
         suite("HTTPTests", ["HTTP"]),
+        suite("CoreTests", ["Core", "Changes", "Features", "Storage"]),
+        suite("ReplicateTests", ["Replicate", "Changes", "Storage"]),
+        suite("EdgeTests", ["Edge", "Core", "Replicate", "Changes", "Features", "Storage", "Service"]),
+        suite("TidelineTests", ["Tideline"]),
         suite("VectorsTests", ["Vectors"]),
     ],
     cxxLanguageStandard: .cxx17

@@ -44,9 +44,7 @@ let package = Package(
         debian("CLZ4", pkgConfig: "liblz4", package: "liblz4-dev"),
         debian("CMicroHTTPD", pkgConfig: "libmicrohttpd", package: "libmicrohttpd-dev"),
         debian("CYAML", pkgConfig: "yaml-0.1", package: "libyaml-dev"),
-        debian("COpenSSL", pkgConfig: "openssl", package: "libssl-dev"),
         debian("CCurl", pkgConfig: "libcurl", package: "libcurl4-openssl-dev"),
-        debian("CZlib", pkgConfig: "zlib", package: "zlib1g-dev"),
         kernel("CForest"),
         kernel("CJSON", linked: ["simdjson", "stdc++"]),
         kernel("CVectors"),
@@ -69,7 +67,7 @@ let package = Package(
             name: "Tideline",
             dependencies: [
                 "Service", "Changes", "Storage", "Vectors", "Features", "Scoring", "HTTP", "Core", "Replicate", "NATS",
-                "Edge", "CProcess", "CZlib",
+                "Edge", "CProcess",
             ],
             swiftSettings: strict
         ),

@@ -55,6 +55,8 @@ package final class InProcessBus: DeltaPublisher, @unchecked Sendable {
     }
 
     /// A replica's end of the bus.
+    ///
+    /// `@unchecked Sendable`: guarded by the condition.
     package final class Subscriber: DeltaSubscriber, @unchecked Sendable {
         private let bus: InProcessBus
         private let condition = NSCondition()

@@ -22,6 +22,8 @@ let pipelineText = """
     """
 
 /// A log that aborts on command: it injects a fault, everything else is the real log.
+///
+/// `@unchecked Sendable`: one thread of a test uses it.
 final class AbortingLog: EventLog, @unchecked Sendable {
     let inner: EmbeddedLog
     var abortEvery = 0
@@ -44,7 +46,9 @@ final class AbortingLog: EventLog, @unchecked Sendable {
         }
         return try inner.commit(commit)
     }
-    func changelog(of partition: Int, after seq: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool) throws {
+    func changelog(of partition: Int, after seq: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool)
+        throws
+    {
         try inner.changelog(of: partition, after: seq, visit)
     }
     func changelogEnd(of partition: Int) -> UInt64 { inner.changelogEnd(of: partition) }
@@ -115,7 +119,9 @@ final class TestCore {
     @Test func duplicatesAreDroppedAndDeadLettersSayWhy() throws {
         let core = try TestCore()
         try core.append([(core.event(1, customer: 1), 1), (core.event(1, customer: 1), 1)])
-        try core.append([("{\"id\":", 1), (core.event(2, customer: 1, amount: "\"x\""), 1), (core.event(1, customer: 1), 1)])
+        try core.append([
+            ("{\"id\":", 1), (core.event(2, customer: 1, amount: "\"x\""), 1), (core.event(1, customer: 1), 1),
+        ])
         try core.drain()
         #expect(core.figures.current.scored == 1)
         #expect(core.figures.current.duplicates == 2)
@@ -159,7 +165,9 @@ final class TestCore {
         if keepsView { try core.loop.close() }
         let copy = core.folder + "/log-copy"
         try core.log.reader.store.checkpoint(to: copy)
-        if keepsView { try FileManager.default.copyItem(atPath: core.folder + "/core", toPath: core.folder + "/view-copy") }
+        if keepsView {
+            try FileManager.default.copyItem(atPath: core.folder + "/core", toPath: core.folder + "/view-copy")
+        }
         let log = try EmbeddedLog(path: copy, partitions: nil, lingerMicroseconds: 0)
         let figures = CoreFigures()
         let loop = try ScoringLoop(

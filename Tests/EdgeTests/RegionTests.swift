@@ -15,16 +15,21 @@ struct LogSource: ChangelogSource {
     var lineage: Lineage { log.lineage }
     var partitions: Int { log.partitions }
     func end(of partition: Int) -> UInt64 { log.changelogEnd(of: partition) }
-    func batches(of partition: Int, after seq: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool) throws {
+    func batches(of partition: Int, after seq: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool) throws
+    {
         try log.changelog(of: partition, after: seq, visit)
     }
     func head(of partition: Int) -> Heartbeat.Head? {
         let position = figures.current.positions[partition]
         return .init(
-            partition: UInt32(partition), seq: end(of: partition), digest: position?.digest ?? 0, commitTime: 0, watermark: 0)
+            partition: UInt32(partition), seq: end(of: partition), digest: position?.digest ?? 0, commitTime: 0,
+            watermark: 0)
     }
 }
 
+/// A clock that a test moves.
+///
+/// `@unchecked Sendable`: guarded by the lock.
 final class ManualClock: WallClock, @unchecked Sendable {
     private let lock = NSLock()
     private var time: Int64 = 1_800_000_000_000_000
@@ -57,8 +62,11 @@ final class ManualClock: WallClock, @unchecked Sendable {
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         log = try EmbeddedLog(path: folder + "/log", partitions: 2, lingerMicroseconds: 0)
         loop = try ScoringLoop(
-            log: log, view: try View(path: folder + "/core"), pipeline: pipeline, model: nil, figures: figures, eventsMax: 10)
-        relay = Relay(source: LogSource(log: log, figures: figures), publisher: bus, log: Log(role: "test", minimum: .error), clock: clock)
+            log: log, view: try View(path: folder + "/core"), pipeline: pipeline, model: nil, figures: figures,
+            eventsMax: 10)
+        relay = Relay(
+            source: LogSource(log: log, figures: figures), publisher: bus, log: Log(role: "test", minimum: .error),
+            clock: clock)
     }
 
     func region(_ name: String) throws -> Region {
@@ -70,7 +78,8 @@ final class ManualClock: WallClock, @unchecked Sendable {
     func events(_ range: Range<Int>) throws {
         var request = AppendRequest()
         for id in range {
-            let text = "{\"id\":\"e\(id)\",\"t\":\(1_700_000_000_000_000 + id * 1_000_000),\"customer\":\"c\(id % 5)\",\"terminal\":\"m\(id % 3)\",\"amount\":\(id)}"
+            let text =
+                "{\"id\":\"e\(id)\",\"t\":\(1_700_000_000_000_000 + id * 1_000_000),\"customer\":\"c\(id % 5)\",\"terminal\":\"m\(id % 3)\",\"amount\":\(id)}"
             Array(text.utf8).withUnsafeBytes { request.add($0, partition: id % 2) }
         }
         _ = try log.append(request)
@@ -163,6 +172,8 @@ final class ManualClock: WallClock, @unchecked Sendable {
         let lineage = Lineage(high: 5, low: 6)
         let token = ReadToken("\(lineage):0=12,3=4")
         #expect(token == ReadToken(lineage: lineage, offsets: [0: 12, 3: 4]))
-        for bad in ["", "x", "\(lineage)", "\(lineage):0", "\(lineage):a=1", "\(lineage):-1=2"] { #expect(ReadToken(bad) == nil) }
+        for bad in ["", "x", "\(lineage)", "\(lineage):0", "\(lineage):a=1", "\(lineage):-1=2"] {
+            #expect(ReadToken(bad) == nil)
+        }
     }
 }

@@ -8,7 +8,9 @@ import Testing
 
     init() throws { try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true) }
 
-    func key(_ index: Int) -> [UInt8] { [View.Prefix.event] + withUnsafeBytes(of: UInt32(index).bigEndian) { Array($0) } }
+    func key(_ index: Int) -> [UInt8] {
+        [View.Prefix.event] + withUnsafeBytes(of: UInt32(index).bigEndian) { Array($0) }
+    }
 
     @Test func readsWritesAndWalks() throws {
         defer { try? FileManager.default.removeItem(atPath: folder) }
@@ -80,7 +82,9 @@ import Testing
         let batch = StoreBatch()
         for seq in 1...600 {
             batch.clear()
-            for part in 0..<10 { batch.put(key(seq * 10 + part), [UInt8](repeating: UInt8(truncatingIfNeeded: seq), count: 100)) }
+            for part in 0..<10 {
+                batch.put(key(seq * 10 + part), [UInt8](repeating: UInt8(truncatingIfNeeded: seq), count: 100))
+            }
             try view.write(batch, .events, partition: 0, position: AppliedPosition(lineage: lineage, seq: UInt64(seq)))
             guard seq % 60 == 0 else { continue }
             if seq % 120 == 0 { try view.store.flush() }

@@ -40,7 +40,9 @@ import Testing
     }
 
     @Test func everyCommandTeachesByAnExample() {
-        for command in allCommands { #expect(!command.examples.isEmpty && command.help.contains("Usage: tideline \(command.name)")) }
+        for command in allCommands {
+            #expect(!command.examples.isEmpty && command.help.contains("Usage: tideline \(command.name)"))
+        }
     }
 }
 
@@ -50,7 +52,10 @@ import Testing
         var b = CardSimulator(customers: 200, terminals: 300, seed: 7)
         for day in 0..<10 {
             let (x, y) = (a.historicalDay(day), b.historicalDay(day))
-            #expect(x.count == y.count && zip(x, y).allSatisfy { $0.second == $1.second && $0.transaction.amount == $1.transaction.amount })
+            #expect(
+                x.count == y.count
+                    && zip(x, y).allSatisfy { $0.second == $1.second && $0.transaction.amount == $1.transaction.amount }
+            )
         }
     }
 

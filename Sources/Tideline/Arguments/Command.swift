@@ -93,7 +93,9 @@ struct ParsedArguments: Sendable {
             }
         }
         let needed = command.arguments.filter { !$0.hasPrefix("[") }.count
-        guard positional.count >= needed else { throw UsageError("\(command.arguments[positional.count]) is missing: \(command.usage)") }
+        guard positional.count >= needed else {
+            throw UsageError("\(command.arguments[positional.count]) is missing: \(command.usage)")
+        }
         guard positional.count <= command.arguments.count else {
             throw UsageError("`\(positional[command.arguments.count])` is one too many: \(command.usage)")
         }

@@ -54,7 +54,8 @@ struct CommandLineTool: Sendable {
             throw UsageError("`\(words[0])` needs a second word: " + group.map(\.name).joined(separator: ", "))
         }
         let nearest = Nearest.of(words[0], among: commands.map(\.name))
-        throw UsageError("no command `\(words[0])`" + (nearest.map { "; did you mean `\($0)`?" } ?? "; see `tideline --help`"))
+        throw UsageError(
+            "no command `\(words[0])`" + (nearest.map { "; did you mean `\($0)`?" } ?? "; see `tideline --help`"))
     }
 
     private var help: String {

@@ -22,12 +22,15 @@ enum FeaturesCommand {
 
     static let export = Command(
         name: "features export", summary: "Make the training table from events, by the code that runs online.",
-        discussion: "Events are read in order from NDJSON. The table has id, time, label and the features, one row an event.",
+        discussion:
+            "Events are read in order from NDJSON. The table has id, time, label and the features, one row an event.",
         options: [
-            CommandOption("--pipeline", "FILE", default: Places.file("pipelines/cards.yaml"), help: "The pipeline file."),
+            CommandOption(
+                "--pipeline", "FILE", default: Places.file("pipelines/cards.yaml"), help: "The pipeline file."),
             CommandOption("--in", "FILE", help: "Events, one JSON object a line."),
             CommandOption("--out", "FILE", help: "The table, as CSV."),
-            CommandOption("--label", "FIELD", default: "scenario", help: "The field whose value above 0 is the label 1."),
+            CommandOption(
+                "--label", "FIELD", default: "scenario", help: "The field whose value above 0 is the label 1."),
         ],
         examples: ["tideline features export --in days.ndjson --out table.csv"],
         run: { try export($0) })
@@ -40,9 +43,13 @@ enum FeaturesCommand {
         guard let column = pipeline.columns.firstIndex(where: { $0.name == arguments.string("--label") }) else {
             throw UsageError("the pipeline has no field `\(arguments.string("--label") ?? "")`")
         }
-        guard let source = unsafe fopen(input, "r") else { throw WorldError(unsafe "\(input): \(String(cString: strerror(errno)))") }
+        guard let source = unsafe fopen(input, "r") else {
+            throw WorldError(unsafe "\(input): \(String(cString: strerror(errno)))")
+        }
         defer { unsafe fclose(source) }
-        guard let target = unsafe fopen(output, "w") else { throw WorldError(unsafe "\(output): \(String(cString: strerror(errno)))") }
+        guard let target = unsafe fopen(output, "w") else {
+            throw WorldError(unsafe "\(output): \(String(cString: strerror(errno)))")
+        }
         defer { unsafe fclose(target) }
         unsafe fputs((["id", "time", "label"] + pipeline.featureNames).joined(separator: ",") + "\n", target)
         let assembler = Assembler(pipeline, model: nil, state: FeatureState(pipeline, partitions: 1), eventsMax: 1000)
@@ -68,7 +75,8 @@ enum FeaturesCommand {
             let tally = assembler.assemble(batch, deadLetters: &letters)
             if tally.deadLetters > 0 {
                 let reason = unsafe DeadLetter.read(letters.bytes)?.first?.reason ?? ""
-                FileHandle.standardError.write(Data("\(tally.deadLetters) events were refused, such as: \(reason)\n".utf8))
+                FileHandle.standardError.write(
+                    Data("\(tally.deadLetters) events were refused, such as: \(reason)\n".utf8))
             }
             var text = ""
             unsafe assembler.forEachRow { _, time, id, fields, row, _ in
@@ -77,7 +85,7 @@ enum FeaturesCommand {
                     if kept == column, case .number(let number) = value, number > 0 { label = "1" }
                 }
                 text += unsafe "\(String(decoding: id, as: UTF8.self)),\(time),\(label)"
-                for unsafe value in unsafe row { text += value.isNaN ? "," : ",\(value)" }
+                for index in row.indices { text += unsafe row[index].isNaN ? "," : ",\(row[index])" }
                 text += "\n"
                 rows += 1
             }

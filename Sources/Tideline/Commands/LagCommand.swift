@@ -8,9 +8,11 @@ enum LagCommand {
         discussion: "Reads the endpoints file of a running world. Exit 1 where a region is not fresh.",
         options: [
             CommandOption("--endpoints", "FILE", help: "What `tideline up --endpoints FILE` wrote."),
-            CommandOption("--core", "URL", default: "http://127.0.0.1:8400", help: "The core, without an endpoints file."),
             CommandOption(
-                "--regions", "LIST", default: "eu=http://127.0.0.1:8411,us=http://127.0.0.1:8412,ap=http://127.0.0.1:8413",
+                "--core", "URL", default: "http://127.0.0.1:8400", help: "The core, without an endpoints file."),
+            CommandOption(
+                "--regions", "LIST",
+                default: "eu=http://127.0.0.1:8411,us=http://127.0.0.1:8412,ap=http://127.0.0.1:8413",
                 help: "The regions, without an endpoints file."),
             CommandOption("--json", help: "Print JSON."),
         ],
@@ -24,7 +26,9 @@ enum LagCommand {
         let age = (core?["backlogAgeMilliseconds"] as? NSNumber)?.intValue
         var heads: [Int: Int] = [:]
         for head in core?["heads"] as? [[String: Any]] ?? [] {
-            if let partition = (head["partition"] as? NSNumber)?.intValue { heads[partition] = (head["seq"] as? NSNumber)?.intValue }
+            if let partition = (head["partition"] as? NSNumber)?.intValue {
+                heads[partition] = (head["seq"] as? NSNumber)?.intValue
+            }
         }
         var regions: [[String: Any]] = []
         for (name, url) in endpoints.regions.sorted(by: { $0.key < $1.key }) {
@@ -47,10 +51,13 @@ enum LagCommand {
             let data = try JSONSerialization.data(withJSONObject: object, options: [.sortedKeys, .prettyPrinted])
             print(String(decoding: data, as: UTF8.self))
         } else {
-            print("core    \(backlog.map { "\($0) events waiting, the oldest for \(age ?? 0) ms" } ?? "does not answer")")
+            print(
+                "core    \(backlog.map { "\($0) events waiting, the oldest for \(age ?? 0) ms" } ?? "does not answer")")
             for entry in regions {
                 let staleness = (entry["stalenessMilliseconds"] as? NSNumber).map { "\($0) ms" } ?? "–"
-                print("\(entry["region"] ?? "")      \(entry["state"] ?? "")  \(staleness) old  \(entry["lagBatches"] ?? "–") batches behind")
+                print(
+                    "\(entry["region"] ?? "")      \(entry["state"] ?? "")  \(staleness) old  \(entry["lagBatches"] ?? "–") batches behind"
+                )
             }
         }
         return core != nil && regions.allSatisfy { $0["state"] as? String == "fresh" } ? 0 : 1

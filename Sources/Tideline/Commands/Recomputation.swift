@@ -13,7 +13,8 @@ struct Recomputation {
     init(reader: EmbeddedLogReader, pipeline: Pipeline, model: ScoringModel?) {
         self.reader = reader
         assembler = Assembler(
-            pipeline, model: model, state: FeatureState(pipeline, partitions: reader.partitions), eventsMax: batch.eventsMax)
+            pipeline, model: model, state: FeatureState(pipeline, partitions: reader.partitions),
+            eventsMax: batch.eventsMax)
     }
 
     private struct Step {
@@ -59,12 +60,16 @@ struct Recomputation {
         var letters = ByteWriter()
         let tally = assembler.assemble(batch, deadLetters: &letters)
         var made: [(row: [UInt32], score: UInt32)] = []
-        unsafe assembler.forEachRow { _, _, _, _, row, score in unsafe made.append((row.map(\.bitPattern), score.bitPattern)) }
+        unsafe assembler.forEachRow { _, _, _, _, row, score in
+            unsafe made.append((row.map(\.bitPattern), score.bitPattern))
+        }
         assembler.commit(partition: step.partition, now: committed.header.commitTime)
         var index = 0
         var different = tally.scored == committed.header.scored ? 0 : 1
         committed.forEachChange { change in
-            guard change.kind == .event, let record = unsafe EventRecord(change.value), index < made.count else { return }
+            guard change.kind == .event, let record = unsafe EventRecord(change.value), index < made.count else {
+                return
+            }
             let row = (0..<record.featureCount).map { record.feature($0).bitPattern }
             if row != made[index].row || record.score.bitPattern != made[index].score { different += 1 }
             index += 1

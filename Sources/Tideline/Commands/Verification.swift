@@ -28,7 +28,8 @@ struct Verification {
     }
 
     var holds: Bool {
-        faults.isEmpty && missing == 0 && scoredTwice == 0 && regions.allSatisfy(\.holds) && (recomputed?.different ?? 0) == 0
+        faults.isEmpty && missing == 0 && scoredTwice == 0 && regions.allSatisfy(\.holds)
+            && (recomputed?.different ?? 0) == 0
     }
 
     mutating func readLog() throws {
@@ -45,11 +46,17 @@ struct Verification {
             var dropped: UInt64 = 0
             try unsafe reader.changelog(of: partition, after: 0) { seq, encoded in
                 let batch = try unsafe ChangeBatch(decoding: encoded)
-                if seq != expected || batch.header.seq != seq { faults.append("partition \(partition): seq \(seq) where \(expected) was due") }
-                if batch.header.firstOffset != position {
-                    faults.append("partition \(partition): batch \(seq) begins at \(batch.header.firstOffset), not at \(position)")
+                if seq != expected || batch.header.seq != seq {
+                    faults.append("partition \(partition): seq \(seq) where \(expected) was due")
                 }
-                if batch.header.lineage != reader.lineage { faults.append("partition \(partition): batch \(seq) is of another log") }
+                if batch.header.firstOffset != position {
+                    faults.append(
+                        "partition \(partition): batch \(seq) begins at \(batch.header.firstOffset), not at \(position)"
+                    )
+                }
+                if batch.header.lineage != reader.lineage {
+                    faults.append("partition \(partition): batch \(seq) is of another log")
+                }
                 expected = seq + 1
                 position = batch.header.endOffset
                 digest = batch.digest(after: digest)
@@ -74,7 +81,8 @@ struct Verification {
             duplicates += dropped
             events += inputEnd
             waiting += inputEnd > position ? inputEnd - position : 0
-            missing += try countMissing(partition, upTo: position, scored: offsets, dead: dead, scoredIds: scoredIds, dropped: dropped)
+            missing += try countMissing(
+                partition, upTo: position, scored: offsets, dead: dead, scoredIds: scoredIds, dropped: dropped)
         }
     }
 
@@ -85,7 +93,9 @@ struct Verification {
             unsafe lines += bytes.reduce(0) { $0 + ($1 == 0x0A ? 1 : 0) }
             return true
         }
-        if lines < offsets.count { faults.append("partition \(partition): \(offsets.count) events scored, \(lines) score records") }
+        if lines < offsets.count {
+            faults.append("partition \(partition): \(offsets.count) events scored, \(lines) score records")
+        }
     }
 
     /// Events below the position that are neither scored nor dead nor the duplicate of one that is scored.
@@ -172,7 +182,8 @@ struct Verification {
 
     func json() throws -> String {
         var object: [String: Any] = [
-            "events": events, "scored": scored, "duplicates": duplicates, "deadLetters": deadLetters, "waiting": waiting,
+            "events": events, "scored": scored, "duplicates": duplicates, "deadLetters": deadLetters,
+            "waiting": waiting,
             "missing": missing, "scoredTwice": scoredTwice, "faults": faults, "holds": holds,
             "regions": Dictionary(uniqueKeysWithValues: regions.map { ($0.name, $0.verdict) }),
         ]

@@ -16,7 +16,8 @@ enum VerifyCommand {
             """,
         options: [
             CommandOption("--dir", "DIR", default: ".tideline/world", help: "The world's folder."),
-            CommandOption("--pipeline", "FILE", default: Places.file("pipelines/cards.yaml"), help: "The pipeline file."),
+            CommandOption(
+                "--pipeline", "FILE", default: Places.file("pipelines/cards.yaml"), help: "The pipeline file."),
             CommandOption("--endpoints", "FILE", help: "Compare the regions that this file names, too."),
             CommandOption("--recompute", help: "Make features and scores again, and compare them bit by bit."),
             CommandOption("--json", help: "Print JSON."),

@@ -21,7 +21,8 @@ enum GenerateCommand {
             CommandOption("--days", "N", default: "60", help: "Days of history that --out gets."),
             CommandOption("--customers", "N", default: "5000", help: "Customers."),
             CommandOption("--terminals", "N", default: "10000", help: "Terminals."),
-            CommandOption("--day-seconds", "N", default: "600", help: "Seconds that a day of the fraud scenarios lasts."),
+            CommandOption(
+                "--day-seconds", "N", default: "600", help: "Seconds that a day of the fraud scenarios lasts."),
             CommandOption("--seed", "N", default: "1", help: "The same seed makes the same events."),
         ],
         examples: [
@@ -51,7 +52,9 @@ enum GenerateCommand {
 
     private static func write(_ simulator: inout CardSimulator, days: Int, to path: String) throws -> Int32 {
         let file = unsafe fopen(path == "-" ? "/dev/stdout" : path, "w")
-        guard let file = unsafe file else { throw WorldError(unsafe "\(path) cannot be written: \(String(cString: strerror(errno)))") }
+        guard let file = unsafe file else {
+            throw WorldError(unsafe "\(path) cannot be written: \(String(cString: strerror(errno)))")
+        }
         defer { unsafe fclose(file) }
         // The history ends before now, so that none of it lies in the future.
         let start = Int64(1_735_689_600) * 1_000_000  // 2025-01-01

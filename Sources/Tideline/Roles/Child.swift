@@ -96,7 +96,8 @@ final class Child {
     /// The end of what the child has written, for an error.
     var tail: String {
         guard let data = FileManager.default.contents(atPath: output) else { return "" }
-        return String(decoding: data.suffix(2000), as: UTF8.self).split(separator: "\n").suffix(5).joined(separator: "\n")
+        return String(decoding: data.suffix(2000), as: UTF8.self).split(separator: "\n").suffix(5).joined(
+            separator: "\n")
     }
 }
 

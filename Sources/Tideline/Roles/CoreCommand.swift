@@ -19,7 +19,8 @@ enum CoreCommand {
             """,
         options: [
             CommandOption("--dir", "DIR", default: ".tideline/world", help: "Folder of the log and the core's view."),
-            CommandOption("--pipeline", "FILE", default: Places.file("pipelines/cards.yaml"), help: "The pipeline file."),
+            CommandOption(
+                "--pipeline", "FILE", default: Places.file("pipelines/cards.yaml"), help: "The pipeline file."),
             CommandOption("--partitions", "N", help: "Partitions of a new log (default 4)."),
             CommandOption("--port", "PORT", default: "8400", help: "HTTP port on 127.0.0.1; 0 takes a free one."),
             CommandOption("--nats", "URL", help: "The bus, such as nats://127.0.0.1:8422."),
@@ -48,7 +49,9 @@ enum CoreCommand {
         core.startLoop()
         let server = makeServer(port: port, eventLog: eventLog, pipeline: pipeline, figures: figures)
         let bound = try server.start()
-        log.info("ready", ["url": "http://127.0.0.1:\(bound)", "lineage": eventLog.lineage, "partitions": eventLog.partitions])
+        log.info(
+            "ready",
+            ["url": "http://127.0.0.1:\(bound)", "lineage": eventLog.lineage, "partitions": eventLog.partitions])
         let asked = RoleShell.waitForEnd(core.failed)
         server.stop(deadline: .seconds(3))
         let clean = core.stop()
@@ -62,7 +65,9 @@ enum CoreCommand {
         let routes = IngestRoutes(log: eventLog, pipeline: pipeline, figures: figures)
         routes.install(in: &router)
         let metrics = Metrics()
-        router.get("/metrics") { _ in .text(String(decoding: metrics.render(), as: UTF8.self) + routes.metricsText(), contentType: .prometheus) }
+        router.get("/metrics") { _ in
+            .text(String(decoding: metrics.render(), as: UTF8.self) + routes.metricsText(), contentType: .prometheus)
+        }
         var configuration = HTTPServer.Configuration()
         configuration.port = port
         configuration.bodyBytesMax = IngestRoutes.bodyBytesMax

@@ -16,11 +16,14 @@ enum EdgeCommand {
             """,
         options: [
             CommandOption("--region", "NAME", default: "eu", help: "The region's name."),
-            CommandOption("--dir", "DIR", default: ".tideline/world", help: "Folder; the replica lies in DIR/edge-NAME."),
-            CommandOption("--pipeline", "FILE", default: Places.file("pipelines/cards.yaml"), help: "The pipeline file."),
+            CommandOption(
+                "--dir", "DIR", default: ".tideline/world", help: "Folder; the replica lies in DIR/edge-NAME."),
+            CommandOption(
+                "--pipeline", "FILE", default: Places.file("pipelines/cards.yaml"), help: "The pipeline file."),
             CommandOption("--nats", "URL", default: "nats://127.0.0.1:8422", help: "The bus."),
             CommandOption("--port", "PORT", default: "8411", help: "HTTP port on 127.0.0.1; 0 takes a free one."),
-            CommandOption("--peers", "LIST", help: "Other regions, as us=URL,ap=URL, named when this one is too stale."),
+            CommandOption(
+                "--peers", "LIST", help: "Other regions, as us=URL,ap=URL, named when this one is too stale."),
         ],
         examples: ["tideline edge --region eu --nats nats://127.0.0.1:8422 --port 8411"],
         run: { try run($0) })
@@ -70,7 +73,9 @@ enum EdgeCommand {
         let routes = EdgeRoutes(region)
         routes.install(in: &router, page: EdgePage.html)
         let metrics = Metrics()
-        router.get("/metrics") { _ in .text(String(decoding: metrics.render(), as: UTF8.self) + routes.metricsText(), contentType: .prometheus) }
+        router.get("/metrics") { _ in
+            .text(String(decoding: metrics.render(), as: UTF8.self) + routes.metricsText(), contentType: .prometheus)
+        }
         router.cors = CORS(origins: nil, exposedHeaders: EdgePage.exposedHeaders)
         var configuration = HTTPServer.Configuration()
         configuration.port = port

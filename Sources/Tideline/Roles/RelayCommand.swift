@@ -15,7 +15,8 @@ enum RelayCommand {
             """,
         options: [
             CommandOption("--dir", "DIR", default: ".tideline/world", help: "Folder of the log."),
-            CommandOption("--pipeline", "FILE", default: Places.file("pipelines/cards.yaml"), help: "The pipeline file."),
+            CommandOption(
+                "--pipeline", "FILE", default: Places.file("pipelines/cards.yaml"), help: "The pipeline file."),
             CommandOption("--nats", "URL", default: "nats://127.0.0.1:8422", help: "The bus."),
         ],
         examples: ["tideline relay --dir /var/lib/tideline --nats nats://127.0.0.1:8422"],

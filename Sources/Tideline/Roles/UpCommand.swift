@@ -10,17 +10,22 @@ enum UpCommand {
             Where there is no terminal it prints plain lines.
             """,
         options: [
-            CommandOption("--dir", "DIR", default: ".tideline/world", help: "Where the world lives; it is taken up again."),
-            CommandOption("--pipeline", "FILE", default: Places.file("pipelines/cards.yaml"), help: "The pipeline file."),
+            CommandOption(
+                "--dir", "DIR", default: ".tideline/world", help: "Where the world lives; it is taken up again."),
+            CommandOption(
+                "--pipeline", "FILE", default: Places.file("pipelines/cards.yaml"), help: "The pipeline file."),
             CommandOption("--partitions", "N", help: "Partitions of a new log (default 4)."),
             CommandOption("--regions", "LIST", default: "eu,us,ap", help: "Names of the regions."),
-            CommandOption("--rate", "N", default: "1000", help: "Events a second that the generator makes; 0 for none."),
+            CommandOption(
+                "--rate", "N", default: "1000", help: "Events a second that the generator makes; 0 for none."),
             CommandOption("--ports", "free", help: "Take free ports instead of 8400, 8411… and 8422."),
-            CommandOption("--endpoints", "FILE", help: "Write the URLs and process ids there once every region is fresh."),
+            CommandOption(
+                "--endpoints", "FILE", help: "Write the URLs and process ids there once every region is fresh."),
             CommandOption("--seconds", "N", help: "End by itself after so long."),
         ],
         examples: [
-            "tideline up", "tideline up --rate 0 --pipeline my.yaml", "tideline up --ports free --endpoints /tmp/world.json",
+            "tideline up", "tideline up --rate 0 --pipeline my.yaml",
+            "tideline up --ports free --endpoints /tmp/world.json",
         ],
         run: { try run($0) })
 
@@ -28,22 +33,31 @@ enum UpCommand {
         RoleShell.prepare()
         let regions = (arguments.string("--regions") ?? "").split(separator: ",").map(String.init)
         guard !regions.isEmpty, Set(regions).count == regions.count, regions.count <= 8,
-            regions.allSatisfy({ $0.utf8.allSatisfy { ($0 >= 0x61 && $0 <= 0x7A) || ($0 >= 0x30 && $0 <= 0x39) || $0 == 0x2D } })
-        else { throw UsageError("--regions is a list of up to eight different names of a-z, 0-9 and -, such as eu,us,ap") }
+            regions.allSatisfy({
+                $0.utf8.allSatisfy { ($0 >= 0x61 && $0 <= 0x7A) || ($0 >= 0x30 && $0 <= 0x39) || $0 == 0x2D }
+            })
+        else {
+            throw UsageError("--regions is a list of up to eight different names of a-z, 0-9 and -, such as eu,us,ap")
+        }
         if let ports = arguments.string("--ports"), ports != "free" { throw UsageError("--ports takes one word: free") }
         let rate = arguments.string("--rate") ?? "1000"
-        guard rate == "max" || Int(rate).map({ $0 >= 0 }) == true else { throw UsageError("--rate is a whole number, or max") }
+        guard rate == "max" || Int(rate).map({ $0 >= 0 }) == true else {
+            throw UsageError("--rate is a whole number, or max")
+        }
         let world = try World(
             .init(
                 dir: arguments.string("--dir") ?? ".tideline/world",
-                pipeline: arguments.string("--pipeline") ?? "", partitions: try arguments.int("--partitions", in: 1...1024),
+                pipeline: arguments.string("--pipeline") ?? "",
+                partitions: try arguments.int("--partitions", in: 1...1024),
                 regions: regions, rate: rate, freePorts: arguments.string("--ports") != nil,
                 endpoints: arguments.string("--endpoints")))
         defer { world.stop() }
         let deadline = try arguments.double("--seconds").map { Date(timeIntervalSinceNow: $0) }
         let screen = WorldScreen(world)
         try world.start()
-        screen.say("starting: \(world.children.map(\.name).joined(separator: ", ")); their logs: \(world.configuration.dir)/logs")
+        screen.say(
+            "starting: \(world.children.map(\.name).joined(separator: ", ")); their logs: \(world.configuration.dir)/logs"
+        )
         return try watch(world, screen, until: deadline)
     }
 
@@ -67,7 +81,9 @@ enum UpCommand {
                     ready = true
                     try world.becameReady()
                     screen.ready(seconds: Date().timeIntervalSince(began))
-                } else if Date().timeIntervalSince(began) > 60, let slow = world.children.first(where: { $0.restarts > 2 }) {
+                } else if Date().timeIntervalSince(began) > 60,
+                    let slow = world.children.first(where: { $0.restarts > 2 })
+                {
                     throw WorldError("\(slow.name) does not stay up; the end of its log:\n\(slow.tail)")
                 }
             } else {

@@ -68,7 +68,9 @@ final class World {
         var length = socklen_t(MemoryLayout<sockaddr_in>.size)
         return unsafe withUnsafeMutablePointer(to: &address) { pointer in
             unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer in
-                guard unsafe Glibc.bind(descriptor, pointer, length) == 0, unsafe getsockname(descriptor, pointer, &length) == 0 else {
+                guard unsafe Glibc.bind(descriptor, pointer, length) == 0,
+                    unsafe getsockname(descriptor, pointer, &length) == 0
+                else {
                     return nil
                 }
                 return unsafe Int(UInt16(bigEndian: UnsafeRawPointer(pointer).load(as: sockaddr_in.self).sin_port))
@@ -164,7 +166,8 @@ final class World {
             "core": url("core"), "console": NSNull(), "nats": url("nats"), "kafka": NSNull(), "regions": regions,
             "pids": pids.mapValues { Int($0) },
         ]
-        let data = try JSONSerialization.data(withJSONObject: content, options: [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes])
+        let data = try JSONSerialization.data(
+            withJSONObject: content, options: [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes])
         try data.write(to: URL(filePath: path), options: .atomic)
         publishedPids = pids
     }

@@ -25,7 +25,9 @@ final class WorldScreen {
         for region in world.configuration.regions { say("  region \(region): \(world.url("edge-\(region)"))/") }
         say("  core:      \(world.url("core"))/v1/status")
         say("  bus:       \(world.url("nats"))")
-        say("try: curl '\(world.url("edge-\(world.configuration.regions[0])"))/v1/events?limit=3'   (Ctrl-C ends the world)")
+        say(
+            "try: curl '\(world.url("edge-\(world.configuration.regions[0])"))/v1/events?limit=3'   (Ctrl-C ends the world)"
+        )
     }
 
     func show(core: [String: Any]?, regions: [String: [String: Any]]) {
@@ -76,7 +78,11 @@ final class WorldScreen {
             let visible = status["ingestToVisibleMilliseconds"] as? [String: Any]
             let partitions = status["partitions"] as? [[String: Any]] ?? []
             let lag = partitions.reduce(0) { total, partition in
-                total + max(0, ((partition["head"] as? NSNumber)?.intValue ?? 0) - ((partition["seq"] as? NSNumber)?.intValue ?? 0))
+                total
+                    + max(
+                        0,
+                        ((partition["head"] as? NSNumber)?.intValue ?? 0)
+                            - ((partition["seq"] as? NSNumber)?.intValue ?? 0))
             }
             lines.append(
                 "\(pad("region \(region)", 11))\(pad(status["state"] as? String ?? "?", 13))"

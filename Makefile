@@ -1,6 +1,6 @@
 # Tideline: `make up` runs a whole world, `make test` tests it. Nothing else to know.
 .DEFAULT_GOAL := help
-.PHONY: help setup build up test lint loadtest clean
+.PHONY: help setup build up test lint clean
 ARGS ?=
 
 help: ## Show this list
@@ -24,9 +24,6 @@ lint: ## Check format and scripts
 	swift format lint --strict -r Sources Tests loadtest
 	bash -n deploy/setup .ci/run
 	python3 -m compileall -q models loadtest Tests
-
-loadtest: build ## Measure; make loadtest ARGS=pipeline runs one part
-	loadtest/run $(ARGS)
 
 clean: ## Remove what was built
 	rm -rf .build

@@ -45,6 +45,7 @@ let package = Package(
         debian("CMicroHTTPD", pkgConfig: "libmicrohttpd", package: "libmicrohttpd-dev"),
         debian("CYAML", pkgConfig: "yaml-0.1", package: "libyaml-dev"),
         debian("CCurl", pkgConfig: "libcurl", package: "libcurl4-openssl-dev"),
+        debian("CZlib", pkgConfig: "zlib", package: "zlib1g-dev"),
         kernel("CForest"),
         kernel("CJSON", linked: ["simdjson", "stdc++"]),
         kernel("CVectors"),
@@ -67,7 +68,7 @@ let package = Package(
             name: "Tideline",
             dependencies: [
                 "Service", "Changes", "Storage", "Vectors", "Features", "Scoring", "HTTP", "Core", "Replicate", "NATS",
-                "Edge", "CProcess",
+                "Edge", "CProcess", "CZlib",
             ],
             swiftSettings: strict
         ),

@@ -54,15 +54,14 @@ struct UsageError: Error, CustomStringConvertible {
 /// What a command was called with, defaults filled in.
 struct ParsedArguments: Sendable {
     let positional: [String]
-    private let values: [String: String]
+    private let values: [String: [String]]
     private let flags: Set<String>
 
     /// Reads `--name value`, `--name=value` and flags; `--` ends the options.
     init(_ arguments: [String], of command: Command) throws {
         var positional: [String] = []
-        var values: [String: String] = [:]
+        var values: [String: [String]] = [:]
         var flags: Set<String> = []
-        for option in command.options { values[option.name] = option.defaultValue }
         var rest = arguments[...]
         while let argument = rest.popFirst() {
             guard argument.hasPrefix("--"), argument != "--" else {
@@ -84,12 +83,12 @@ struct ParsedArguments: Sendable {
                 guard sides.count == 1 else { throw UsageError("\(option.name) takes no value") }
                 flags.insert(option.name)
             } else if sides.count == 2 {
-                values[option.name] = sides[1]
+                values[option.name, default: []].append(sides[1])
             } else {
-                guard let value = rest.popFirst() else {
+                guard let value = rest.popFirst(), !command.options.contains(where: { $0.name == value }) else {
                     throw UsageError("\(option.name) needs a value: \(option.name) \(option.value ?? "")")
                 }
-                values[option.name] = value
+                values[option.name, default: []].append(value)
             }
         }
         let needed = command.arguments.filter { !$0.hasPrefix("[") }.count
@@ -99,17 +98,24 @@ struct ParsedArguments: Sendable {
         guard positional.count <= command.arguments.count else {
             throw UsageError("`\(positional[command.arguments.count])` is one too many: \(command.usage)")
         }
+        for option in command.options where values[option.name] == nil {
+            values[option.name] = option.defaultValue.map { [$0] }
+        }
         self.positional = positional
         self.values = values
         self.flags = flags
     }
 
-    func string(_ name: String) -> String? { values[name] }
+    /// Of an option given twice the last counts.
+    func string(_ name: String) -> String? { values[name]?.last }
+
+    /// All values of an option that may be repeated.
+    func strings(_ name: String) -> [String] { values[name] ?? [] }
 
     func flag(_ name: String) -> Bool { flags.contains(name) }
 
     func int(_ name: String, in range: ClosedRange<Int> = Int.min...Int.max) throws -> Int? {
-        guard let text = values[name] else { return nil }
+        guard let text = string(name) else { return nil }
         guard let value = Int(text), range.contains(value) else {
             throw UsageError("\(name) is a whole number from \(range.lowerBound) to \(range.upperBound), not `\(text)`")
         }
@@ -117,7 +123,7 @@ struct ParsedArguments: Sendable {
     }
 
     func double(_ name: String) throws -> Double? {
-        guard let text = values[name] else { return nil }
+        guard let text = string(name) else { return nil }
         guard let value = Double(text), value.isFinite else { throw UsageError("\(name) is a number, not `\(text)`") }
         return value
     }

@@ -5,6 +5,7 @@ let allCommands: [Command] = [
     RelayCommand.command,
     EdgeCommand.command,
     GenerateCommand.command,
+    ReplayCommand.command,
     VerifyCommand.command,
     LagCommand.command,
     FeaturesCommand.check,

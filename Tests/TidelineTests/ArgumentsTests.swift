@@ -28,6 +28,14 @@ import Testing
         }
     }
 
+    @Test func anOptionMayBeRepeated() throws {
+        let parsed = try ParsedArguments(["a", "--rate", "1", "--rate=2"], of: command)
+        #expect(parsed.strings("--rate") == ["1", "2"] && parsed.string("--rate") == "2")
+        #expect(try ParsedArguments(["a"], of: command).strings("--rate") == ["5"])
+        #expect(throws: UsageError.self) { try ParsedArguments(["a", "--rate", "--json"], of: command) }
+        #expect(try ParsedArguments(["a", "--rate", "-3"], of: command).double("--rate") == -3)
+    }
+
     @Test func rangesAreKept() throws {
         let parsed = try ParsedArguments(["a", "--rate", "70"], of: command)
         #expect(throws: UsageError.self) { try parsed.int("--rate", in: 0...10) }
@@ -43,34 +51,5 @@ import Testing
         for command in allCommands {
             #expect(!command.examples.isEmpty && command.help.contains("Usage: tideline \(command.name)"))
         }
-    }
-}
-
-@Suite struct SimulatorTests {
-    @Test func theSameSeedMakesTheSameDays() {
-        var a = CardSimulator(customers: 200, terminals: 300, seed: 7)
-        var b = CardSimulator(customers: 200, terminals: 300, seed: 7)
-        for day in 0..<10 {
-            let (x, y) = (a.historicalDay(day), b.historicalDay(day))
-            #expect(
-                x.count == y.count
-                    && zip(x, y).allSatisfy { $0.second == $1.second && $0.transaction.amount == $1.transaction.amount }
-            )
-        }
-    }
-
-    @Test func fraudIsOfThreeKinds() {
-        var simulator = CardSimulator(customers: 2000, terminals: 4000, seed: 3)
-        var counts = [0, 0, 0, 0]
-        for day in 0..<40 {
-            for (_, transaction) in simulator.historicalDay(day) {
-                counts[transaction.scenario] += 1
-                if transaction.amount > 220 { #expect(transaction.scenario > 0) }
-                #expect(transaction.amount >= 0)
-            }
-        }
-        #expect(counts.allSatisfy { $0 > 0 })
-        let frauds = counts[1...].reduce(0, +)
-        #expect(frauds * 100 / counts[0] < 6, "fraud is rare: \(counts)")
     }
 }

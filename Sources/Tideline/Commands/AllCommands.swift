@@ -9,6 +9,7 @@ let allCommands: [Command] = [
     VerifyCommand.command,
     LagCommand.command,
     FeaturesCommand.check,
+    FeaturesCommand.list,
     FeaturesCommand.export,
     ModelCommand.checkCommand,
     ModelCommand.scoreCommand,

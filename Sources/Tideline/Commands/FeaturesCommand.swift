@@ -1,98 +1,89 @@
-import Changes
-import Core
 import Features
 import Foundation
-import Glibc
+import Service
 
 /// `tideline features`: a pipeline's features, and the table that a model is trained on.
 enum FeaturesCommand {
     static let check = Command(
-        name: "features check", summary: "Check a pipeline file, and list its features.", arguments: ["[PIPELINE]"],
-        examples: ["tideline features check pipelines/cards.yaml"],
+        name: "features check", summary: "Check a pipeline file, and list its features.",
+        discussion: "A mistake is told with file, line, field and remedy, and exit code 2.",
+        arguments: ["[PIPELINE]"], examples: ["tideline features check pipelines/cards.yaml"],
         run: { arguments in
-            let pipeline = try Pipeline(path: arguments.positional.first ?? Places.file("pipelines/cards.yaml"))
-            let state = FeatureState(pipeline, partitions: 4)
+            let pipeline = try pipeline(arguments)
             print("pipeline \(pipeline.name): \(pipeline.features.count) features")
+            let state = FeatureState(pipeline, partitions: 4)
             for (entity, bytes) in zip(pipeline.entities, state.recordBytes) {
-                print("  \(entity.name): \(bytes) bytes in memory each, with 4 partitions")
+                let kind = entity.shared ? "shared, with 4 partitions" : "primary"
+                print("  \(entity.name) (\(kind)): \(bytes) bytes in memory each")
             }
             for name in pipeline.featureNames { print("  \(name)") }
             return 0
         })
 
+    static let list = Command(
+        name: "features list", summary: "Print the names of a pipeline's features, one a line, in the model's order.",
+        arguments: ["[PIPELINE]"], examples: ["tideline features list pipelines/cards.yaml"],
+        run: { arguments in
+            for name in try pipeline(arguments).featureNames { print(name) }
+            return 0
+        })
+
     static let export = Command(
         name: "features export", summary: "Make the training table from events, by the code that runs online.",
-        discussion:
-            "Events are read in order from NDJSON. The table has id, time, label and the features, one row an event.",
+        discussion: """
+            Events are read in order, from NDJSON or CSV, plain or gzip. The table has id, time (microseconds since 1970),
+            label and the features, one row an event; a missing value is an empty cell.
+            """,
         options: [
             CommandOption(
                 "--pipeline", "FILE", default: Places.file("pipelines/cards.yaml"), help: "The pipeline file."),
-            CommandOption("--in", "FILE", help: "Events, one JSON object a line."),
-            CommandOption("--out", "FILE", help: "The table, as CSV."),
+            CommandOption("--in", "FILE", help: "Events in the order of their times; - is standard input."),
+            CommandOption("--out", "FILE", help: "The table, as CSV; - is standard output."),
             CommandOption(
-                "--label", "FIELD", default: "scenario", help: "The field whose value above 0 is the label 1."),
+                "--label", "FIELD", default: "scenario", help: "The kept field that holds the truth, or none."),
+            CommandOption(
+                "--label-positive", "RULE", default: ">0", help: "Which of its values are the label 1: >0, =fraud."),
+            CommandOption("--fields", "LIST", help: "Kept fields that become columns `field.NAME`."),
+            CommandOption(
+                "--sample", "PART", default: "1", help: "Part of the rows to write, from 0 to 1, by their ids."),
+        ] + ReplayCommand.sourceOptions,
+        examples: [
+            "tideline features export --in days.ndjson.gz --out table.csv",
+            "tideline features export --in days.ndjson --out table.csv --fields customer --sample 0.5",
         ],
-        examples: ["tideline features export --in days.ndjson --out table.csv"],
         run: { try export($0) })
 
+    private static func pipeline(_ arguments: ParsedArguments) throws -> Pipeline {
+        try Pipeline(path: arguments.positional.first ?? Places.file("pipelines/cards.yaml"))
+    }
+
     private static func export(_ arguments: ParsedArguments) throws -> Int32 {
-        let pipeline = try Pipeline(path: arguments.string("--pipeline") ?? "")
         guard let input = arguments.string("--in"), let output = arguments.string("--out") else {
             throw UsageError("features export needs --in FILE and --out FILE")
         }
-        guard let column = pipeline.columns.firstIndex(where: { $0.name == arguments.string("--label") }) else {
-            throw UsageError("the pipeline has no field `\(arguments.string("--label") ?? "")`")
+        let pipeline = try Pipeline(path: arguments.string("--pipeline") ?? "")
+        let bytes = try InputBytes(path: input)
+        let label = arguments.string("--label")
+        guard let sample = try arguments.double("--sample"), sample > 0, sample <= 1 else {
+            throw UsageError("--sample is a number above 0 and at most 1")
         }
-        guard let source = unsafe fopen(input, "r") else {
-            throw WorldError(unsafe "\(input): \(String(cString: strerror(errno)))")
+        let table = try TableExport(
+            pipeline, from: ReplaySource(bytes, options: ReplayCommand.options(arguments, pipeline)),
+            to: OutputFile(path: output),
+            .init(
+                label: label == "none" ? nil : label, rule: LabelRule(arguments.string("--label-positive") ?? ">0"),
+                fields: (arguments.string("--fields") ?? "").split(separator: ",").map(String.init), sample: sample))
+        let progress = ProgressLine()
+        let began = monotonicMicroseconds()
+        func rate() -> Int { Int(Double(table.rows) / max(0.001, Double(monotonicMicroseconds() - began) / 1_000_000)) }
+        try table.run {
+            progress.show { "\(table.rows) rows, \(rate())/s" + (bytes.fraction.map { ", \(Int($0 * 100)) %" } ?? "") }
         }
-        defer { unsafe fclose(source) }
-        guard let target = unsafe fopen(output, "w") else {
-            throw WorldError(unsafe "\(output): \(String(cString: strerror(errno)))")
-        }
-        defer { unsafe fclose(target) }
-        unsafe fputs((["id", "time", "label"] + pipeline.featureNames).joined(separator: ",") + "\n", target)
-        let assembler = Assembler(pipeline, model: nil, state: FeatureState(pipeline, partitions: 1), eventsMax: 1000)
-        let batch = EventBatch(eventsMax: 1000)
-        var line: UnsafeMutablePointer<CChar>?
-        var capacity = 0
-        defer { unsafe free(line) }
-        var offset: UInt64 = 0
-        var rows = 0
-        var ended = false
-        while !ended {
-            batch.begin(partition: 0, firstOffset: offset)
-            while !batch.isFull {
-                let length = unsafe getline(&line, &capacity, source)
-                guard length > 0 else {
-                    ended = true
-                    break
-                }
-                unsafe batch.append(UnsafeRawBufferPointer(start: line, count: length - 1), appendTime: .max / 2)
-            }
-            offset = batch.endOffset
-            var letters = ByteWriter()
-            let tally = assembler.assemble(batch, deadLetters: &letters)
-            if tally.deadLetters > 0 {
-                let reason = unsafe DeadLetter.read(letters.bytes)?.first?.reason ?? ""
-                FileHandle.standardError.write(
-                    Data("\(tally.deadLetters) events were refused, such as: \(reason)\n".utf8))
-            }
-            var text = ""
-            unsafe assembler.forEachRow { _, time, id, fields, row, _ in
-                var label = "0"
-                unsafe KeptFields.forEach(in: fields, of: pipeline) { kept, value in
-                    if kept == column, case .number(let number) = value, number > 0 { label = "1" }
-                }
-                text += unsafe "\(String(decoding: id, as: UTF8.self)),\(time),\(label)"
-                for index in row.indices { text += unsafe row[index].isNaN ? "," : ",\(row[index])" }
-                text += "\n"
-                rows += 1
-            }
-            assembler.commit(partition: 0, now: 0)
-            unsafe fputs(text, target)
-        }
-        FileHandle.standardError.write(Data("\(rows) rows of \(pipeline.features.count) features\n".utf8))
+        progress.end()
+        var text = "\(table.rows) rows of \(pipeline.features.count) features, \(rate())/s"
+        if table.duplicates > 0 { text += "; \(table.duplicates) duplicates left out" }
+        if table.refused > 0 { text += "; \(table.refused) refused, such as \(table.firstReason ?? "")" }
+        FileHandle.standardError.write(Data("\(text)\n".utf8))
         return 0
     }
 }

@@ -62,7 +62,7 @@ struct CardSimulator {
     /// Transactions of all customers in a day, on average.
     var perDay: Double { cumulated.last ?? 0 }
 
-    /// Moves the scenarios on to a day, counted from 0.
+    /// Moves the scenarios on to a day, counted from 0. From day 27 on as much fraud is under way as will ever be.
     mutating func begin(day target: Int) {
         while day < target {
             day += 1
@@ -90,12 +90,13 @@ struct CardSimulator {
         var result = Transaction(
             customer: index, terminal: customer.terminals[random.below(customer.terminals.count)],
             amount: (amount * 100).rounded() / 100, scenario: 0)
+        // A later scenario takes the label of an earlier one, as in the description.
+        if result.amount > 220 { result.scenario = 1 }
+        if let until = compromised[result.terminal], day < until { result.scenario = 2 }
         if let until = stolen[index], day < until, random.below(3) == 0 {
             result.amount = (result.amount * 500).rounded() / 100
             result.scenario = 3
         }
-        if let until = compromised[result.terminal], day < until { result.scenario = 2 }
-        if result.amount > 220, result.scenario == 0 { result.scenario = 1 }
         return result
     }
 

@@ -74,7 +74,10 @@ struct Replay {
 
     private mutating func flush() {
         guard pendingEvents > 0 else { return }
-        poster.post(pending, events: pendingEvents, firstRow: pendingRow)
+        poster.post(pending, events: pendingEvents, firstRow: pendingRow) {
+            show()
+            return StopRequest.isPending
+        }
         pending = []
         pendingEvents = 0
     }

@@ -108,12 +108,12 @@ enum ReplayCommand {
 
 extension Pipeline.TimeUnit {
     /// Of a number in this unit; RFC 3339 has none, and counts as seconds.
-    var microseconds: Int64 {
+    var microseconds: Double {
         switch self {
         case .rfc3339, .s: 1_000_000
         case .ms: 1000
         case .us: 1
-        case .ns: 1
+        case .ns: 0.001
         }
     }
 }

@@ -18,7 +18,7 @@ final class ReplaySource {
         var timeBase: Int64?
         /// The pipeline's time field and the microseconds of its unit.
         var timeField = ""
-        var timeUnit: Int64 = 1_000_000
+        var timeUnit = 1_000_000.0
         var separator = UInt8(ascii: ",")
         var format: Format?
     }
@@ -62,6 +62,7 @@ final class ReplaySource {
     }
 
     private func readHeader() throws {
+        guard try bytes.peek() != nil else { throw InputError("\(bytes.path) is empty") }
         guard try csv.next() == .fields else {
             throw InputError("\(bytes.path) has no header line; name its columns there")
         }
@@ -157,10 +158,12 @@ final class ReplaySource {
             comma()
             event.append(contentsOf: column.key)
             if column.isTime, let base = options.timeBase {
-                guard let number = Double(String(decoding: cell, as: UTF8.self)), number.magnitude < 1e12 else {
+                guard let number = Double(String(decoding: cell, as: UTF8.self)),
+                    (number * options.timeUnit).magnitude < 1e18
+                else {
                     return .refused("line \(csv.line): the time is no number that --time-base can be added to")
                 }
-                let time = base + Int64((number * Double(options.timeUnit)).rounded())
+                let time = base + Int64((number * options.timeUnit).rounded())
                 JSONBytes.append(Timestamp.text(time).utf8, to: &event)
             } else if csv.fields[index].quoted {
                 JSONBytes.append(cell, to: &event)

@@ -54,12 +54,16 @@ final class EventPoster: @unchecked Sendable {
         return current
     }
 
-    /// Hands over a batch; waits while too many wait. Returns whether it was taken: not after `abandon` or a failure.
+    /// Hands over a batch; waits while too many wait. Returns whether it was taken: not after a failure, nor once
+    /// `isStopped` says so during the wait.
     @discardableResult
-    func post(_ body: [UInt8], events: Int, firstRow: Int? = nil) -> Bool {
+    func post(_ body: [UInt8], events: Int, firstRow: Int? = nil, unless isStopped: () -> Bool) -> Bool {
         condition.lock()
         defer { condition.unlock() }
-        while waiting.count >= waitingMax, !isOver { condition.wait() }
+        while waiting.count >= waitingMax, !isOver {
+            _ = condition.wait(until: Date(timeIntervalSinceNow: 0.1))
+            if waiting.count >= waitingMax, isStopped() { return false }
+        }
         guard !isOver else { return false }
         waiting.append(Batch(body: body, events: events, firstRow: firstRow))
         condition.broadcast()
@@ -88,14 +92,6 @@ final class EventPoster: @unchecked Sendable {
         }
         condition.unlock()
         end()
-    }
-
-    /// Gives up what is not posted yet; posts under way come to their end.
-    func abandon() {
-        condition.lock()
-        isAbandoned = true
-        condition.broadcast()
-        condition.unlock()
     }
 
     private func end() {

@@ -17,7 +17,8 @@ enum GenerateCommand {
             CommandOption("--connections", "N", default: "4", help: "To post over at once."),
             CommandOption("--out", "FILE", help: "Write NDJSON instead; - is standard output."),
             CommandOption("--days", "N", default: "60", help: "Days of history that --out gets."),
-            CommandOption("--start", "DATE", default: "2025-01-01", help: "The first of them."),
+            CommandOption(
+                "--start", "DATE", default: "2025-01-01", help: "Where they begin: a date, or a time in RFC 3339."),
             CommandOption("--labels", "FILE", help: "With --out: id and scenario of each fraud, as CSV."),
             CommandOption("--customers", "N", default: "5000", help: "Customers."),
             CommandOption("--terminals", "N", default: "10000", help: "Terminals."),
@@ -61,8 +62,13 @@ enum GenerateCommand {
         _ arguments: ParsedArguments
     ) throws -> Int32 {
         let start = arguments.string("--start") ?? ""
-        guard let day = try? Date(start, strategy: .iso8601.year().month().day()) else {
-            throw UsageError("--start is a date such as 2025-01-01, not `\(start)`")
+        guard
+            let day = (try? Date(start, strategy: .iso8601.year().month().day())).flatMap({
+                start.count == 10 ? $0 : nil
+            })
+                ?? (try? Date(start, strategy: .iso8601))
+        else {
+            throw UsageError("--start is a date such as 2025-01-01, or 2025-01-01T12:00:00Z, not `\(start)`")
         }
         var simulator = simulator
         var file = try EventFile(

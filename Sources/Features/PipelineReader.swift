@@ -107,6 +107,7 @@ struct PipelineReader {
         let (assumeUTC, tenantColumn) = try readEvent(root)
         try readEntities(root)
         try readFields(root)
+        try checkPaths(root)
         let tenants = try readTenants(root, tenantColumn: tenantColumn)
         try readFeatures(root)
         let score = try readScore(root)
@@ -217,9 +218,25 @@ struct PipelineReader {
                     name: pair.key, path: pair.value["path"]?.scalar ?? pair.key, type: type,
                     required: pair.value["required"]?.scalar == "true"))
         }
-        var paths: Set<String> = []
-        for column in columns where !paths.insert(column.path).inserted {
-            throw error(fields, "fields", "the path `\(column.path)` is read twice", "each path feeds one column")
+    }
+
+    /// A path feeds one column, and none lies within another's.
+    private func checkPaths(_ root: YAMLNode) throws(PipelineError) {
+        guard columns.count <= 256 else { throw error(root, "fields", "too many fields", "256 columns are the most") }
+        for (index, column) in columns.enumerated() {
+            let names = column.path.split(separator: ".", omittingEmptySubsequences: false)
+            guard !names.contains(where: \.isEmpty) else {
+                throw error(
+                    root, column.name, "the path `\(column.path)` has an empty name", "join names by single dots")
+            }
+            for other in columns[..<index] {
+                let others = other.path.split(separator: ".")
+                if names.starts(with: others) || others.starts(with: names) {
+                    throw error(
+                        root, column.name, "the path `\(column.path)` is read for `\(other.name)` already",
+                        "each path feeds one column, and none lies within another's")
+                }
+            }
         }
     }
 

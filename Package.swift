@@ -90,7 +90,7 @@ let package = Package(
         suite("CoreTests", ["Core", "Changes", "Features", "Storage"]),
         suite("ReplicateTests", ["Replicate", "Changes", "Storage"]),
         suite("EdgeTests", ["Edge", "Core", "Replicate", "Changes", "Features", "Storage", "Service"]),
-        suite("TidelineTests", ["Tideline", "Features"]),
+        suite("TidelineTests", ["Tideline", "Features", "HTTP"]),
         suite("VectorsTests", ["Vectors"]),
     ],
     cxxLanguageStandard: .cxx17

@@ -61,8 +61,12 @@ final class EventPoster: @unchecked Sendable {
         condition.lock()
         defer { condition.unlock() }
         while waiting.count >= waitingMax, !isOver {
-            _ = condition.wait(until: Date(timeIntervalSinceNow: 0.1))
-            if waiting.count >= waitingMax, isStopped() { return false }
+            guard !condition.wait(until: Date(timeIntervalSinceNow: 0.1)) else { continue }
+            // Without the lock: the caller may well ask for the counts.
+            condition.unlock()
+            let isEnough = isStopped()
+            condition.lock()
+            if isEnough { return false }
         }
         guard !isOver else { return false }
         waiting.append(Batch(body: body, events: events, firstRow: firstRow))
@@ -84,11 +88,11 @@ final class EventPoster: @unchecked Sendable {
         condition.lock()
         while !waiting.isEmpty || posting > 0, !isOver {
             _ = condition.wait(until: Date(timeIntervalSinceNow: 0.05))
-            if isStopped() { patience -= 1 }
-            if patience <= 0 { isAbandoned = true }
             condition.unlock()
             show()
+            if isStopped() { patience -= 1 }
             condition.lock()
+            if patience <= 0 { isAbandoned = true }
         }
         condition.unlock()
         end()

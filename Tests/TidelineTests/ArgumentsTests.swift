@@ -47,6 +47,16 @@ import Testing
         #expect(Nearest.distance("kitten", "sitting") == 3)
     }
 
+    @Test func callsThatAreNotUnderstoodEndIn64() {
+        for call in [["modle", "check", "x"], ["model", "chekc", "x"], ["model"], ["pu"], ["up", "--rat", "3"]] {
+            #expect(tidelineTool.main(call) == 64, "\(call)")
+        }
+        for call in [["--version"], ["help", "model"], ["model", "-h"], ["help", "replay"], []] {
+            #expect(tidelineTool.main(call) == 0, "\(call)")
+        }
+        #expect(tidelineTool.main(["features", "check", "/nowhere.yaml"]) == 2)
+    }
+
     @Test func everyCommandTeachesByAnExample() {
         for command in allCommands {
             #expect(!command.examples.isEmpty && command.help.contains("Usage: tideline \(command.name)"))

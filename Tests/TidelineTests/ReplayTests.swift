@@ -161,3 +161,16 @@ private func events(_ text: String, _ change: (inout ReplaySource.Options) -> Vo
         #expect(throws: InputError.self) { try events("") }
     }
 }
+
+@Suite struct ScoreCheckTests {
+    @Test func ranksAndSteps() throws {
+        let perfect = try #require(ScoreCheck.quality([(0.9, true), (0.8, true), (0.1, false)]))
+        #expect(perfect.auc == 1 && perfect.averagePrecision == 1)
+        let ties = try #require(ScoreCheck.quality([(0.5, true), (0.5, false), (0.5, false), (0.5, true)]))
+        #expect(ties.auc == 0.5 && ties.averagePrecision == 0.5)
+        // Of four pairs three are in order; precision 1 at the first hit, 2/3 at the second.
+        let mixed = try #require(ScoreCheck.quality([(0.9, true), (0.7, false), (0.6, true), (0.2, false)]))
+        #expect(mixed.auc == 0.75 && abs(mixed.averagePrecision - (0.5 + 0.5 * 2 / 3)) < 1e-12)
+        #expect(ScoreCheck.quality([(0.9, true)]) == nil && ScoreCheck.quality([]) == nil)
+    }
+}

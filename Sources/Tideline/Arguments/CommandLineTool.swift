@@ -36,8 +36,17 @@ struct CommandLineTool: Sendable {
             print(help)
             return 0
         }
+        // The help of a group is that of its commands.
+        let group = commands.filter { $0.name.hasPrefix("\(words[0]) ") }
+        if first == "help" || words.contains("-h") || words.contains("--help"), !group.isEmpty,
+            words.count == 1 || words[1].hasPrefix("-")
+        {
+            print(group.map(\.help).joined(separator: "\n\n"))
+            return 0
+        }
         let (command, rest) = try find(words)
-        if first == "help" || rest.contains("-h") || rest.contains("--help") {
+        let options = rest.prefix { $0 != "--" }
+        if first == "help" || options.contains("-h") || options.contains("--help") {
             print(command.help)
             return 0
         }
@@ -49,13 +58,19 @@ struct CommandLineTool: Sendable {
             let name = words[..<length].joined(separator: " ")
             if let command = commands.first(where: { $0.name == name }) { return (command, Array(words[length...])) }
         }
-        let group = commands.filter { $0.name.hasPrefix(words[0] + " ") }
-        if !group.isEmpty {
-            throw UsageError("`\(words[0])` needs a second word: " + group.map(\.name).joined(separator: ", "))
+        let group = commands.filter { $0.name.hasPrefix(words[0] + " ") }.map(\.name)
+        let plain = words.prefix { !$0.hasPrefix("-") }.prefix(2).joined(separator: " ")
+        if !group.isEmpty, plain == words[0] {
+            throw UsageError("`\(words[0])` needs a second word: " + group.joined(separator: ", "))
         }
-        let nearest = Nearest.of(words[0], among: commands.map(\.name))
+        let names = commands.map(\.name)
+        let nearest =
+            group.isEmpty
+            ? Nearest.of(words[0], among: names) ?? Nearest.of(plain, among: names.filter { $0.contains(" ") })
+            : Nearest.of(plain, among: group) ?? group[0]
         throw UsageError(
-            "no command `\(words[0])`" + (nearest.map { "; did you mean `\($0)`?" } ?? "; see `tideline --help`"))
+            "no command `\(group.isEmpty ? words[0] : plain)`"
+                + (nearest.map { "; did you mean `\($0)`?" } ?? "; see `tideline --help`"))
     }
 
     private var help: String {

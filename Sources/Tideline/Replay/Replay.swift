@@ -7,6 +7,7 @@ struct Replay {
     let source: ReplaySource
     let poster: EventPoster
     let decoder: EventDecoder
+    let check: ScoreCheck?
     /// Times the events' own pace; `nil` is as fast as it goes.
     let speed: Double?
     let limit: Int
@@ -22,10 +23,13 @@ struct Replay {
     /// A batch is not held back longer than this for the next event.
     private static let patienceMicroseconds: Int64 = 10_000
 
-    init(source: ReplaySource, poster: EventPoster, decoder: EventDecoder, speed: Double?, limit: Int) {
+    init(
+        source: ReplaySource, poster: EventPoster, decoder: EventDecoder, check: ScoreCheck?, speed: Double?, limit: Int
+    ) {
         self.source = source
         self.poster = poster
         self.decoder = decoder
+        self.check = check
         self.speed = speed
         self.limit = limit
     }
@@ -43,7 +47,7 @@ struct Replay {
                     poster.refuse("row \(source.row): \(reason)")
                     flush()
                 case .event:
-                    if speed != nil, !waitUntilDue() {
+                    if speed != nil || check != nil, !admit() {
                         isStopped = true
                         break rows
                     }
@@ -82,11 +86,18 @@ struct Replay {
         pendingEvents = 0
     }
 
-    /// Waits for the event's time to come. Returns whether to go on. An event that cannot be read goes out at once: the
-    /// core says what is wrong with it.
-    private mutating func waitUntilDue() -> Bool {
-        let refusal = unsafe source.event.withUnsafeBytes { unsafe decoder.decode($0, readable: $0.count) }
-        guard refusal == nil, let speed else { return true }
+    /// Notes the event's label and waits for its time to come. Returns whether to go on. An event that cannot be read goes
+    /// out at once: the core says what is wrong with it.
+    private mutating func admit() -> Bool {
+        // What the decoder hands out is lent by the event's bytes.
+        unsafe source.event.withUnsafeBytes { event in
+            guard unsafe decoder.decode(event, readable: event.count) == nil else { return true }
+            check?.note(decoder)
+            return speed.map { waitUntilDue($0) } ?? true
+        }
+    }
+
+    private mutating func waitUntilDue(_ speed: Double) -> Bool {
         let first = firstTime ?? decoder.time
         firstTime = first
         let due = began + Int64(Double(decoder.time - first) / speed)
@@ -122,6 +133,9 @@ struct Replay {
                 + "\(Int(Double(counts.accepted) / max(0.001, seconds))) events/s")
         for reason in counts.reasons { print("  refused: \(reason)") }
         if counts.refused > counts.reasons.count { print("  refused: … \(counts.refused - counts.reasons.count) more") }
+        if let check, counts.accepted > 0, !isStopped, counts.failure == nil {
+            print("  \(try check.result { StopRequest.isPending })")
+        }
         if let failure = counts.failure { throw InputError(failure) }
         if let problem { throw problem }
         return counts.refused == 0 ? 0 : 1

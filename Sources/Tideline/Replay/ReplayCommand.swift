@@ -19,6 +19,9 @@ enum ReplayCommand {
                 help: "Says where id and time are."),
             CommandOption("--speed", "N", default: "1", help: "Times the events' own pace, or max."),
             CommandOption("--limit", "N", help: "End after so many rows."),
+            CommandOption("--label", "FIELD", help: "Afterwards compare the scores with this kept field: AUC."),
+            CommandOption(
+                "--label-positive", "RULE", default: ">0", help: "Which of its values are positive: >0, =fraud."),
             CommandOption("--connections", "N", default: "1", help: "More than one does not keep the order exactly."),
         ] + sourceOptions,
         examples: [
@@ -49,8 +52,13 @@ enum ReplayCommand {
         let source = try ReplaySource(bytes, options: options(arguments, pipeline))
         let poster = EventPoster(
             url: arguments.string("--to") ?? "", connections: try arguments.int("--connections", in: 1...64) ?? 1)
+        let check = try arguments.string("--label").map { label in
+            try ScoreCheck(
+                url: arguments.string("--to") ?? "", pipeline: pipeline, label: label,
+                rule: LabelRule(arguments.string("--label-positive") ?? ">0"))
+        }
         var replay = Replay(
-            source: source, poster: poster, decoder: EventDecoder(pipeline), speed: try speed(arguments),
+            source: source, poster: poster, decoder: EventDecoder(pipeline), check: check, speed: try speed(arguments),
             limit: try arguments.int("--limit", in: 1...Int.max) ?? .max)
         return try replay.run()
     }

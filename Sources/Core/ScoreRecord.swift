@@ -62,7 +62,8 @@ enum ScoreRecord {
             unsafe writer.append(bytes)
         } else {
             let digits = Array("0123456789abcdef".utf8)
-            for unsafebyte in unsafe bytes {
+            for index in 0..<bytes.count {
+                let byte = unsafe bytes[index]
                 switch byte {
                 case UInt8(ascii: "\""): writer.append("\\\"")
                 case UInt8(ascii: "\\"): writer.append("\\\\")

@@ -31,6 +31,8 @@ final class Replica: @unchecked Sendable {
     private(set) var busSequence: UInt64?
 
     /// What the mutex guards: everything that works on the feature state.
+    ///
+    /// `@unchecked Sendable`: reached through the mutex alone.
     private struct FeatureCell: @unchecked Sendable {
         let state: FeatureState
         let decoder: EventDecoder

@@ -55,6 +55,8 @@ package final class InProcessBus: DeltaPublisher, @unchecked Sendable {
     }
 
     /// A replica's end of the bus.
+    ///
+    /// `@unchecked Sendable`: all state is guarded by the lock.
     package final class Subscriber: DeltaSubscriber, @unchecked Sendable {
         private let bus: InProcessBus
         private let condition = NSCondition()

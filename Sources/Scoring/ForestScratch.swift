@@ -8,7 +8,7 @@ internal import CForest
     package init(for forest: Forest) {
         ensemble = forest.ensemble
         guard let pointer = unsafe cforest_scratch_create(forest.ensemble.pointer) else {
-            fatalError("no memory for the scratch of a model")
+            preconditionFailure("no memory for the scratch of a model")
         }
         unsafe self.pointer = pointer
     }

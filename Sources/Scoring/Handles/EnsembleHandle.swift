@@ -2,7 +2,7 @@ internal import CForest
 
 /// Owns a compiled ensemble.
 ///
-/// Sendable because the C side never changes an ensemble once it is built: every call takes it as const, and all
+/// `@unchecked Sendable`: the C side never changes an ensemble once it is built: every call takes it as const, and all
 /// working memory is the caller's scratch (CForest.h).
 @safe final class EnsembleHandle: @unchecked Sendable {
     let pointer: OpaquePointer

@@ -44,14 +44,13 @@ let package = Package(
         debian("CLZ4", pkgConfig: "liblz4", package: "liblz4-dev"),
         debian("CMicroHTTPD", pkgConfig: "libmicrohttpd", package: "libmicrohttpd-dev"),
         debian("CYAML", pkgConfig: "yaml-0.1", package: "libyaml-dev"),
-        debian("COpenSSL", pkgConfig: "openssl", package: "libssl-dev"),
         debian("CCurl", pkgConfig: "libcurl", package: "libcurl4-openssl-dev"),
-        debian("CZlib", pkgConfig: "zlib", package: "zlib1g-dev"),
         kernel("CForest"),
         kernel("CJSON", linked: ["simdjson", "stdc++"]),
         kernel("CVectors"),
         kernel("CWindows"),
         kernel("CChecksum"),
+        kernel("CProcess"),
 
         room("Service", []),
         room("Changes", ["CChecksum", "CLZ4", "CZstd"]),
@@ -68,7 +67,7 @@ let package = Package(
             name: "Tideline",
             dependencies: [
                 "Service", "Changes", "Storage", "Vectors", "Features", "Scoring", "HTTP", "Core", "Replicate", "NATS",
-                "Edge", "CZlib",
+                "Edge", "CProcess",
             ],
             swiftSettings: strict
         ),
@@ -87,6 +86,10 @@ let package = Package(
         suite("FeaturesTests", ["Features", "Changes", "CWindows"]),
         suite("ScoringTests", ["Scoring", "CForest", "CAllocations"], resources: [.copy("Fixtures")]),
         suite("HTTPTests", ["HTTP"]),
+        suite("CoreTests", ["Core", "Changes", "Features", "Storage"]),
+        suite("ReplicateTests", ["Replicate", "Changes", "Storage"]),
+        suite("EdgeTests", ["Edge", "Core", "Replicate", "Changes", "Features", "Storage", "Service"]),
+        suite("TidelineTests", ["Tideline"]),
         suite("VectorsTests", ["Vectors"]),
     ],
     cxxLanguageStandard: .cxx17

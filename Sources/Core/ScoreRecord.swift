@@ -62,7 +62,7 @@ enum ScoreRecord {
             unsafe writer.append(bytes)
         } else {
             let digits = Array("0123456789abcdef".utf8)
-            for index in 0..<bytes.count {
+            for index in bytes.indices {
                 let byte = unsafe bytes[index]
                 switch byte {
                 case UInt8(ascii: "\""): writer.append("\\\"")

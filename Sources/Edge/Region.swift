@@ -13,7 +13,7 @@ internal import Synchronization
 /// One thread calls `step`. A log of another lineage is followed beside the replica that serves, and takes its place when
 /// it is complete: two histories are never mixed.
 ///
-/// `@unchecked Sendable`: what `step` changes is the applier's alone; what others read is behind a mutex.
+/// `@unchecked Sendable`: what readers see is behind mutexes; the rest is the applier's thread's alone.
 package final class Region: @unchecked Sendable {
     package struct Configuration: Sendable {
         package var name: String

@@ -12,19 +12,19 @@ extension FeatureState {
         let record: UnsafeMutableRawPointer? = id.withUTF8 { utf8 in
             guard utf8.count <= Pipeline.entityBytesMax else { return nil }
             let bytes = UnsafeRawBufferPointer(utf8)
-            let key = key(tenant: tenant, kind: layouts[entity].kind, id: bytes)
+            let key = unsafe key(tenant: tenant, kind: layouts[entity].kind, id: bytes)
             // A primary entity lives in the partition that its id decides; under another key, in any.
-            let own = Changes.partition(of: bytes, count: partitions)
+            let own = unsafe Changes.partition(of: bytes, count: partitions)
             let numbers =
                 entity == 0
                 ? [own] + (0..<partitions).filter { $0 != own } : [partitions + entity - 1]
-            return numbers.lazy.compactMap { self.findStored(UInt16($0), key) }.first
+            return unsafe numbers.lazy.compactMap { unsafe self.findStored(UInt16($0), key) }.first
         }
-        guard let record else { return nil }
+        guard let record = unsafe record else { return nil }
         let layout = layouts[entity]
         for (offset, window) in layout.entity.windows.enumerated() {
             let index = UInt32(time / TileLevel.all[window.level].width)
-            tl_window_read(
+            unsafe tl_window_read(
                 record, layout.c, Int32(window.level), index - UInt32(window.tiles), index, window.sketches ? 1 : 0,
                 windows(of: entity) + offset)
         }
@@ -32,13 +32,13 @@ extension FeatureState {
         for (index, feature) in pipeline.features.enumerated() {
             switch feature {
             case .window(entity, let window, let measure, let statistic):
-                features.append(
+                unsafe features.append(
                     (
                         pipeline.featureNames[index],
                         FeatureMath.statistic(statistic, windows(of: entity) + window, measure: measure)
                     ))
             case .distinct(entity, let window, let distinct):
-                features.append(
+                unsafe features.append(
                     (
                         pipeline.featureNames[index],
                         FeatureMath.distinct(windows(of: entity) + window, distinct: distinct)
@@ -46,6 +46,6 @@ extension FeatureState {
             default: continue
             }
         }
-        return (RecordHead.last(record), features)
+        return unsafe (RecordHead.last(record), features)
     }
 }

@@ -56,7 +56,7 @@ package final class InProcessBus: DeltaPublisher, @unchecked Sendable {
 
     /// A replica's end of the bus.
     ///
-    /// `@unchecked Sendable`: all state is guarded by the lock.
+    /// `@unchecked Sendable`: guarded by the condition.
     package final class Subscriber: DeltaSubscriber, @unchecked Sendable {
         private let bus: InProcessBus
         private let condition = NSCondition()

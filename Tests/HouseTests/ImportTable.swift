@@ -15,7 +15,7 @@ enum ImportTable {
         "Edge": ["Service", "Changes", "Storage", "Vectors", "Features", "Scoring", "Replicate", "HTTP"],
         "Tideline": [
             "Service", "Changes", "Storage", "Vectors", "Features", "Scoring", "HTTP", "Core", "Replicate", "NATS",
-            "Edge", "CZlib",
+            "Edge", "CProcess",
         ],
     ]
 

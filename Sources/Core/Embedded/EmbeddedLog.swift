@@ -37,8 +37,6 @@ package final class EmbeddedLog: EventLog, @unchecked Sendable {
     static var storeConfiguration: Store.Configuration {
         var configuration = Store.Configuration()
         configuration.hasLog = true
-        // Batches and chunks are written once and never change: compaction need not copy them.
-        configuration.blobBytesMin = 512
         configuration.writeBufferBytes = 64 << 20
         return configuration
     }

@@ -19,8 +19,6 @@ import Changes
         package var mode = Mode.readWrite
         /// A view has no log of its own: the changelog is its log, and a crash leaves an older, consistent prefix.
         package var hasLog = false
-        /// Values of at least this many bytes lie in blob files, which compaction never copies; 0 for none.
-        package var blobBytesMin = 0
         package var blockCacheBytes = 64 << 20
         package var writeBufferBytes = 64 << 20
 
@@ -162,10 +160,12 @@ import Changes
         if configuration.hasLog {
             unsafe rocksdb_options_set_max_total_wal_size(options, UInt64(configuration.writeBufferBytes) * 4)
         }
-        if configuration.blobBytesMin > 0 {
-            unsafe rocksdb_options_set_enable_blob_files(options, 1)
-            unsafe rocksdb_options_set_min_blob_size(options, UInt64(configuration.blobBytesMin))
-            unsafe rocksdb_options_set_blob_compression_type(options, Int32(rocksdb_no_compression))
+        if configuration.hasLog {
+            // A log's rows are written once and never change: compaction copies them as seldom as it can. Blob files
+            // would spare that too, but a secondary of RocksDB 7.8.3 crashes when its iterator reads them.
+            unsafe rocksdb_options_set_level0_file_num_compaction_trigger(options, 8)
+            unsafe rocksdb_options_set_max_bytes_for_level_base(options, 8 << 30)
+            unsafe rocksdb_options_set_target_file_size_base(options, 256 << 20)
         }
         let table = unsafe rocksdb_block_based_options_create()
         unsafe rocksdb_block_based_options_set_block_cache(table, cache)

@@ -1,5 +1,5 @@
 import Glibc
-internal import Scoring
+import Scoring
 
 /// Lines of a file, read in pieces; CR before LF is taken off. A line is at most 16 MiB.
 final class LineReader {

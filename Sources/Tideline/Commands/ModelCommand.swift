@@ -1,5 +1,5 @@
 import Glibc
-internal import Scoring
+import Scoring
 
 /// `tideline model check` and `tideline model score`: results on stdout, reasons on stderr, exit 2 on refusal.
 enum ModelCommand {

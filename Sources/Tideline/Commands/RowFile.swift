@@ -1,4 +1,4 @@
-internal import Scoring
+import Scoring
 
 /// The CSV of `tideline model score`: a header, then a row of numbers a line, in RFC 4180's quotes where need be.
 enum RowFile {

@@ -1,0 +1,32 @@
+# Tideline: `make up` runs a whole world, `make test` tests it. Nothing else to know.
+.DEFAULT_GOAL := help
+.PHONY: help setup build up test lint loadtest clean
+ARGS ?=
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install the Debian packages that are missing
+	@deploy/setup
+
+build: setup ## Build the release program
+	swift build -c release --product tideline
+
+up: build ## Run a whole world on this machine; make up ARGS='--rate 5000' passes arguments on
+	@.build/release/tideline up $(ARGS)
+
+test: setup ## Build and run all tests
+	swift build --build-tests
+	swift test
+	@if [ -z "$$TIDELINE_TEST_KAFKA" ]; then echo "skipped: Kafka (there is no KafkaLog yet; see README, what is not there yet)"; fi
+
+lint: ## Check format and scripts
+	swift format lint --strict -r Sources Tests loadtest
+	bash -n deploy/setup .ci/run
+	python3 -m compileall -q models loadtest Tests
+
+loadtest: build ## Measure; make loadtest ARGS=pipeline runs one part
+	loadtest/run $(ARGS)
+
+clean: ## Remove what was built
+	rm -rf .build

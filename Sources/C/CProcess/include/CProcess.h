@@ -1,0 +1,7 @@
+#pragma once
+
+/// Ends this process with SIGTERM when the thread that made it ends (Linux's PR_SET_PDEATHSIG; survives exec).
+int tl_end_with_parent(void);
+
+/// Holds glibc to so many arenas: memory that many threads free is then reused (rocksdb#3216).
+void tl_limit_arenas(int count);

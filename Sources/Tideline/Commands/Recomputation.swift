@@ -1,0 +1,79 @@
+import Changes
+import Core
+import Features
+import Scoring
+
+/// Makes features and scores again from a log's input, batch by batch in the order that the recorded frontiers give, and
+/// compares them bit by bit with what was committed.
+struct Recomputation {
+    private let reader: EmbeddedLogReader
+    private let assembler: Assembler
+    private let batch = EventBatch()
+
+    init(reader: EmbeddedLogReader, pipeline: Pipeline, model: ScoringModel?) {
+        self.reader = reader
+        assembler = Assembler(
+            pipeline, model: model, state: FeatureState(pipeline, partitions: reader.partitions),
+            eventsMax: batch.eventsMax)
+    }
+
+    private struct Step {
+        var partition: Int
+        var seq: UInt64
+        /// One core commits one batch after another: the sum of all positions is the order.
+        var order: UInt64
+    }
+
+    mutating func run() throws -> (rows: Int, different: Int) {
+        var steps: [Step] = []
+        for partition in 0..<reader.partitions {
+            try unsafe reader.changelog(of: partition, after: 0) { seq, encoded in
+                let frontier = try unsafe ChangeBatch(decoding: encoded).frontier
+                steps.append(Step(partition: partition, seq: seq, order: frontier.reduce(seq) { $0 + $1.seq }))
+                return true
+            }
+        }
+        steps.sort { $0.order < $1.order }
+        var rows = 0
+        var different = 0
+        for step in steps {
+            let (count, bad) = try recompute(step)
+            rows += count
+            different += bad
+        }
+        return (rows, different)
+    }
+
+    private func recompute(_ step: Step) throws -> (rows: Int, different: Int) {
+        var committed: ChangeBatch?
+        try unsafe reader.changelog(of: step.partition, after: step.seq - 1) { _, encoded in
+            committed = unsafe try ChangeBatch(decoding: encoded)
+            return false
+        }
+        guard let committed else { return (0, 0) }
+        batch.begin(partition: step.partition, firstOffset: committed.header.firstOffset)
+        try unsafe reader.input(of: step.partition, from: committed.header.firstOffset) { offset, event, time in
+            guard offset < committed.header.endOffset else { return false }
+            unsafe batch.append(event, appendTime: time)
+            return true
+        }
+        var letters = ByteWriter()
+        let tally = assembler.assemble(batch, deadLetters: &letters)
+        var made: [(row: [UInt32], score: UInt32)] = []
+        unsafe assembler.forEachRow { _, _, _, _, row, score in
+            unsafe made.append((row.map(\.bitPattern), score.bitPattern))
+        }
+        assembler.commit(partition: step.partition, now: committed.header.commitTime)
+        var index = 0
+        var different = tally.scored == committed.header.scored ? 0 : 1
+        committed.forEachChange { change in
+            guard change.kind == .event, let record = unsafe EventRecord(change.value), index < made.count else {
+                return
+            }
+            let row = (0..<record.featureCount).map { record.feature($0).bitPattern }
+            if row != made[index].row || record.score.bitPattern != made[index].score { different += 1 }
+            index += 1
+        }
+        return (index, different)
+    }
+}

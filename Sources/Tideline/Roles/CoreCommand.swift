@@ -1,0 +1,133 @@
+import Changes
+import Core
+import Features
+import Foundation
+import HTTP
+import NATS
+import Replicate
+import Scoring
+import Service
+import Storage
+
+/// `tideline core`: the embedded log, the scoring loop, ingest, and a relay in the same process.
+enum CoreCommand {
+    static let command = Command(
+        name: "core", summary: "Score every event exactly once, and commit it to the log.",
+        discussion: """
+            Takes events over HTTP, assembles features, runs the model and commits scores and changes as one step. A
+            relay in the same process publishes what is committed; without --nats nothing is published.
+            """,
+        options: [
+            CommandOption("--dir", "DIR", default: ".tideline/world", help: "Folder of the log and the core's view."),
+            CommandOption(
+                "--pipeline", "FILE", default: Places.file("pipelines/cards.yaml"), help: "The pipeline file."),
+            CommandOption("--partitions", "N", help: "Partitions of a new log (default 4)."),
+            CommandOption("--port", "PORT", default: "8400", help: "HTTP port on 127.0.0.1; 0 takes a free one."),
+            CommandOption("--nats", "URL", help: "The bus, such as nats://127.0.0.1:8422."),
+            CommandOption("--batch", "N", default: "1000", help: "Events of one transaction at most."),
+        ],
+        examples: ["tideline core --dir /var/lib/tideline --nats nats://127.0.0.1:8422"],
+        run: { try run($0) })
+
+    static func run(_ arguments: ParsedArguments) throws -> Int32 {
+        RoleShell.prepare()
+        let log = Log(role: "core")
+        let dir = arguments.string("--dir") ?? ".tideline/world"
+        let pipeline = try Pipeline(path: arguments.string("--pipeline") ?? "")
+        let model = try ModelFile.load(pipeline)
+        let port = UInt16(try arguments.int("--port", in: 0...65535) ?? 8400)
+        try FileManager.default.createDirectory(atPath: dir, withIntermediateDirectories: true)
+        let eventLog = try EmbeddedLog(
+            path: "\(dir)/log", partitions: try arguments.int("--partitions", in: 1...1024),
+            lingerMicroseconds: pipeline.limits.latencyBudgetMicroseconds / 4)
+        let figures = CoreFigures()
+        let loop = try ScoringLoop(
+            log: eventLog, view: try View(path: "\(dir)/core"), pipeline: pipeline, model: model, figures: figures,
+            eventsMax: try arguments.int("--batch", in: 1...1000) ?? 1000)
+        let core = CoreRole(log: log, eventLog: eventLog, loop: loop, figures: figures)
+        if let nats = arguments.string("--nats") { try core.startRelay(url: nats, pipeline: pipeline.name) }
+        core.startLoop()
+        let server = makeServer(port: port, eventLog: eventLog, pipeline: pipeline, figures: figures)
+        let bound = try server.start()
+        log.info(
+            "ready",
+            ["url": "http://127.0.0.1:\(bound)", "lineage": eventLog.lineage, "partitions": eventLog.partitions])
+        let asked = RoleShell.waitForEnd(core.failed)
+        server.stop(deadline: .seconds(3))
+        let clean = core.stop()
+        return asked && clean ? 0 : 1
+    }
+
+    private static func makeServer(
+        port: UInt16, eventLog: EmbeddedLog, pipeline: Pipeline, figures: CoreFigures
+    ) -> HTTPServer {
+        var router = Router()
+        let routes = IngestRoutes(log: eventLog, pipeline: pipeline, figures: figures)
+        routes.install(in: &router)
+        let metrics = Metrics()
+        router.get("/metrics") { _ in
+            .text(String(decoding: metrics.render(), as: UTF8.self) + routes.metricsText(), contentType: .prometheus)
+        }
+        var configuration = HTTPServer.Configuration()
+        configuration.port = port
+        configuration.bodyBytesMax = IngestRoutes.bodyBytesMax
+        return HTTPServer(configuration: configuration, router: router, metrics: metrics)
+    }
+}
+
+/// The core's threads.
+///
+/// `@unchecked Sendable`: the scoring loop is touched by its own thread until that has ended.
+final class CoreRole: @unchecked Sendable {
+    private let log: Log
+    private let eventLog: EmbeddedLog
+    private let loop: ScoringLoop
+    private let figures: CoreFigures
+    private let stopping = StopSignal()
+    private let wake = WakeSignal()
+    let failed = StopSignal()
+    private var loopThread: RoleThread?
+    private var relayThread: RoleThread?
+
+    init(log: Log, eventLog: EmbeddedLog, loop: ScoringLoop, figures: CoreFigures) {
+        self.log = log
+        self.eventLog = eventLog
+        self.loop = loop
+        self.figures = figures
+        let wake = wake
+        eventLog.onCommit = { _, _ in wake.wake() }
+    }
+
+    func startLoop() {
+        loopThread = RoleThread(name: "scoring") { [self] in
+            do {
+                while !stopping.isStopped {
+                    if case .assigned(let partition, let replayed) = try loop.step(), replayed > 0 {
+                        log.info("replayed", ["partition": partition, "batches": replayed])
+                    }
+                }
+                try loop.close()
+                try eventLog.close()
+            } catch {
+                log.error("the scoring loop has ended", ["error": "\(error)"])
+                failed.stop()
+            }
+        }
+    }
+
+    func startRelay(url: String, pipeline: String) throws {
+        let publisher = try JetStreamPublisher(url: url, pipeline: pipeline, log: log)
+        let relay = Relay(source: OwnChangelog(log: eventLog, figures: figures), publisher: publisher, log: log)
+        relayThread = RelayCommand.start(relay, publisher: publisher, wake: wake, stopping: stopping, log: log)
+    }
+
+    /// Stops pulling, commits what is under way, writes the view. Returns whether all of it ended in time.
+    func stop() -> Bool {
+        stopping.stop()
+        wake.wake()
+        let loopEnded = loopThread?.join(seconds: 20) ?? true
+        let relayEnded = relayThread?.join(seconds: 5) ?? true
+        log.info("stopped")
+        return loopEnded && relayEnded && !failed.isStopped
+    }
+}

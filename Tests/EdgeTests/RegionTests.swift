@@ -1,0 +1,179 @@
+import Changes
+import Core
+import Edge
+import Features
+import Foundation
+import Replicate
+import Service
+import Storage
+import Testing
+
+/// A relay's source over the real log.
+struct LogSource: ChangelogSource {
+    let log: EmbeddedLog
+    let figures: CoreFigures
+    var lineage: Lineage { log.lineage }
+    var partitions: Int { log.partitions }
+    func end(of partition: Int) -> UInt64 { log.changelogEnd(of: partition) }
+    func batches(of partition: Int, after seq: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool) throws
+    {
+        try log.changelog(of: partition, after: seq, visit)
+    }
+    func head(of partition: Int) -> Heartbeat.Head? {
+        let position = figures.current.positions[partition]
+        return .init(
+            partition: UInt32(partition), seq: end(of: partition), digest: position?.digest ?? 0, commitTime: 0,
+            watermark: 0)
+    }
+}
+
+/// A clock that a test moves.
+///
+/// `@unchecked Sendable`: guarded by the lock.
+final class ManualClock: WallClock, @unchecked Sendable {
+    private let lock = NSLock()
+    private var time: Int64 = 1_800_000_000_000_000
+    var now: Int64 { lock.withLock { time } }
+    func advance(_ microseconds: Int64) { lock.withLock { time += microseconds } }
+}
+
+@Suite struct RegionTests {
+    let folder = NSTemporaryDirectory() + "/region-\(UUID().uuidString)"
+    let pipeline: Pipeline
+    let log: EmbeddedLog
+    let loop: ScoringLoop
+    let figures = CoreFigures()
+    let bus = InProcessBus()
+    let clock = ManualClock()
+    let relay: Relay
+
+    init() throws {
+        pipeline = try Pipeline(
+            text: """
+                pipeline: sample
+                event: { id: id, time: { path: t, unit: us } }
+                entities: { customer: { path: customer }, terminal: { path: terminal, shared: true } }
+                fields: { amount: { type: number } }
+                features:
+                  - value: amount
+                  - windows: { entity: customer, of: amount, over: [24h], compute: [count, mean] }
+                  - windows: { entity: terminal, over: [24h], compute: [count] }
+                """, file: "sample.yaml")
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        log = try EmbeddedLog(path: folder + "/log", partitions: 2, lingerMicroseconds: 0)
+        loop = try ScoringLoop(
+            log: log, view: try View(path: folder + "/core"), pipeline: pipeline, model: nil, figures: figures,
+            eventsMax: 10)
+        relay = Relay(
+            source: LogSource(log: log, figures: figures), publisher: bus, log: Log(role: "test", minimum: .error),
+            clock: clock)
+    }
+
+    func region(_ name: String) throws -> Region {
+        try Region(
+            .init(name: name, path: folder + "/" + name), pipeline: pipeline, model: nil, bus: bus.makeSubscriber(),
+            log: Log(role: name, minimum: .error), clock: clock)
+    }
+
+    func events(_ range: Range<Int>) throws {
+        var request = AppendRequest()
+        for id in range {
+            let text =
+                "{\"id\":\"e\(id)\",\"t\":\(1_700_000_000_000_000 + id * 1_000_000),\"customer\":\"c\(id % 5)\",\"terminal\":\"m\(id % 3)\",\"amount\":\(id)}"
+            Array(text.utf8).withUnsafeBytes { request.add($0, partition: id % 2) }
+        }
+        _ = try log.append(request)
+        while try loop.step(waitMicroseconds: 1000) != .idle {}
+    }
+
+    /// Lets relay and regions run until the regions say nothing new.
+    func run(_ regions: [Region], rounds: Int = 60) throws {
+        for _ in 0..<rounds {
+            clock.advance(100_000)
+            while try relay.step() {}
+            for region in regions { while try region.step(waitMicroseconds: 0) {} }
+        }
+    }
+
+    func expectEqual(_ region: Region) throws {
+        for partition in 0..<2 {
+            let own = try #require(figures.current.positions[partition])
+            #expect(region.positions[partition].seq == own.seq && region.positions[partition].digest == own.digest)
+        }
+    }
+
+    @Test func followsTheLog() throws {
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let region = try region("eu")
+        #expect(region.status.state(now: clock.now) == .bootstrapping)
+        try events(0..<200)
+        try run([region])
+        try expectEqual(region)
+        #expect(region.status.state(now: clock.now) == .fresh)
+        #expect(region.figures.divergences == 0)
+    }
+
+    @Test func aBusThatLosesBatchesIsRepaired() throws {
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let regions = try [region("eu"), region("us")]
+        bus.lose { _, count in count % 3 == 0 }
+        for start in stride(from: 0, to: 400, by: 40) {
+            try events(start..<start + 40)
+            try run(regions, rounds: 5)
+        }
+        try run(regions)
+        for region in regions {
+            try expectEqual(region)
+            #expect(region.figures.repairs > 0)
+        }
+    }
+
+    @Test func silenceReadsAsStaleAndTheWayBackAsFresh() throws {
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let region = try region("eu")
+        try events(0..<20)
+        try run([region])
+        #expect(region.status.state(now: clock.now) == .fresh)
+        // The core is silent: its relay does not run.
+        for _ in 0..<40 {
+            clock.advance(100_000)
+            try region.step(waitMicroseconds: 0)
+        }
+        #expect(region.status.state(now: clock.now) == .stale)
+        #expect((region.status.stalenessMilliseconds(now: clock.now) ?? 0) > 3000)
+        bus.setConnected(false)
+        try region.step(waitMicroseconds: 0)
+        #expect(region.status.state(now: clock.now) == .isolated)
+        bus.setConnected(true)
+        try events(20..<60)
+        try run([region])
+        #expect(region.status.state(now: clock.now) == .fresh)
+        try expectEqual(region)
+    }
+
+    @Test func aRestartedRegionGoesOn() throws {
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        do {
+            let region = try region("eu")
+            try events(0..<100)
+            try run([region])
+            region.close()
+        }
+        try events(100..<160)
+        let again = try region("eu")
+        #expect(again.positions.contains { $0.seq > 0 })
+        try run([again])
+        try expectEqual(again)
+    }
+}
+
+@Suite struct ReadTokenTests {
+    @Test func readsWhatIngestWrites() {
+        let lineage = Lineage(high: 5, low: 6)
+        let token = ReadToken("\(lineage):0=12,3=4")
+        #expect(token == ReadToken(lineage: lineage, offsets: [0: 12, 3: 4]))
+        for bad in ["", "x", "\(lineage)", "\(lineage):0", "\(lineage):a=1", "\(lineage):-1=2"] {
+            #expect(ReadToken(bad) == nil)
+        }
+    }
+}

@@ -1,6 +1,6 @@
 /// The region's own page, and the headers that a page of another origin may read.
 package enum EdgePage {
-    package static let html: [UInt8] = Array("<!doctype html><title>Tideline</title>".utf8)
+    package static let html: [UInt8] = PackageResources.index_html
 
     package static let exposedHeaders = [
         "Tideline-Region", "Tideline-State", "Tideline-Staleness-Ms", "Tideline-As-Of", "Tideline-Snapshot",

@@ -85,7 +85,7 @@ def newest_event(url):
 def look(report, browser, url, event, out, axe):
     """Screenshots and axe: sizes × schemes × what is open. Nothing may be wider than the window."""
     entity = next(iter(entities(url)), None)
-    views = {"list": "", "event": f"#event={event['id']}", "missing": "#event=there-is-no-such-event"}
+    views = {"list": "", "flagged": "", "event": f"#event={event['id']}", "missing": "#event=there-is-no-such-event"}
     if entity and event["fields"].get(entity):
         views["entity"] = f"#entity={entity}/{event['fields'][entity]}"
     for size in SIZES:
@@ -94,6 +94,8 @@ def look(report, browser, url, event, out, axe):
                 name = f"{size}-{scheme}-{view}"
                 with Page(browser, f"{url}/{fragment}", size, scheme, bypass=True) as it:
                     it.wait_for_rows()
+                    if view == "flagged":
+                        it.page.check("#only")
                     if fragment:
                         it.wait_for_panel()
                     it.page.wait_for_timeout(1200)

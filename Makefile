@@ -1,6 +1,6 @@
 # Tideline: `make up` runs a whole world, `make test` tests it. Nothing else to know.
 .DEFAULT_GOAL := help
-.PHONY: help setup build up test lint clean
+.PHONY: help setup build up test lint page-check clean
 ARGS ?=
 
 help: ## Show this list
@@ -22,8 +22,11 @@ test: setup ## Build and run all tests
 
 lint: ## Check format and scripts
 	swift format lint --strict -r Sources Tests loadtest
-	bash -n deploy/setup .ci/run
+	bash -n deploy/setup .ci/run Tests/page-check
 	python3 -m compileall -q models loadtest Tests
+
+page-check: ## Check a region's page in Chromium: make page-check URL=http://…, as make up prints it
+	@Tests/page-check $(URL)
 
 clean: ## Remove what was built
 	rm -rf .build

@@ -21,8 +21,13 @@ func kernel(_ name: String, linked: [String] = []) -> Target {
 
 let strict: [SwiftSetting] = [.swiftLanguageMode(.v6), .strictMemorySafety()]
 
-func room(_ name: String, _ imports: [String]) -> Target {
-    .target(name: name, dependencies: imports.map { .byName(name: $0) }, swiftSettings: strict)
+func room(_ name: String, _ imports: [String], resources: [Resource] = []) -> Target {
+    .target(
+        name: name,
+        dependencies: imports.map { .byName(name: $0) },
+        resources: resources,
+        swiftSettings: strict
+    )
 }
 
 func suite(_ name: String, _ imports: [String], resources: [Resource] = []) -> Target {
@@ -63,7 +68,9 @@ let package = Package(
         room("Core", ["Service", "Changes", "Storage", "Features", "Scoring", "HTTP"]),
         room("Replicate", ["Service", "Changes", "Storage"]),
         room("NATS", ["Service", "Changes", "Replicate", "CNATS"]),
-        room("Edge", ["Service", "Changes", "Storage", "Vectors", "Features", "Scoring", "Replicate", "HTTP"]),
+        room(
+            "Edge", ["Service", "Changes", "Storage", "Vectors", "Features", "Scoring", "Replicate", "HTTP"],
+            resources: [.embedInCode("Page/index.html")]),
         .executableTarget(
             name: "Tideline",
             dependencies: [

@@ -408,6 +408,10 @@ package struct EdgeRoutes: Sendable {
         json.beginArray()
         for tenant in region.pipeline.tenants { json.value(tenant) }
         json.endArray()
+        json.key("entities")
+        json.beginArray()
+        for entity in region.pipeline.entities { json.value(entity.name) }
+        json.endArray()
         json.member("threshold", region.pipeline.threshold)
         json.member("batches", region.figures.batches)
         json.member("events", region.figures.events)

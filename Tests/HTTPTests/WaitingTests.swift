@@ -211,6 +211,14 @@ import Testing
         }
     }
 
+    /// The clock's thread reads the time before the stream's lock; what was sent meanwhile lies after it.
+    @Test func aMomentThatLiesAheadIsNoSilence() {
+        #expect(!EventStream.isSilent(since: 11, now: 10, for: 5))
+        #expect(!EventStream.isSilent(since: .max, now: 0, for: 0))
+        #expect(!EventStream.isSilent(since: 6, now: 10, for: 5))
+        #expect(EventStream.isSilent(since: 5, now: 10, for: 5))
+    }
+
     @Test func manyStreams() throws {
         let streams = Mutex<[EventStream]>([])
         try withServer(

@@ -133,7 +133,7 @@ package final class EventStream: @unchecked Sendable {
                 resume(&state)
             }
             let limit = connection.engine.configuration.answerDeadline.nanoseconds
-            let isStalled = waits && now > state.lastTaken && now - max(state.lastTaken, state.lastSent) >= limit
+            let isStalled = waits && Self.isSilent(since: max(state.lastTaken, state.lastSent), now: now, for: limit)
             let isDue = state.isSuspended && now > state.lastProbed + 1_000_000_000
             if isDue { state.lastProbed = now }
             return (connection, isDue, isStalled)
@@ -160,6 +160,12 @@ package final class EventStream: @unchecked Sendable {
         }
         connection?.engine.remove(self)
         onClose?()
+    }
+
+    /// Whether `limit` has passed since a moment, which may lie after `now`: the clock is read before the lock is taken,
+    /// and another thread may send in between. All in nanoseconds.
+    package static func isSilent(since: UInt64, now: UInt64, for limit: UInt64) -> Bool {
+        now > since && now - since >= limit
     }
 
     // MARK: Private

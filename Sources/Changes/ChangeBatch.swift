@@ -66,15 +66,6 @@ package struct ChangeBatch: Sendable {
     package func digest(after previous: UInt64) -> UInt64 {
         unsafe body.withUnsafeBytes { unsafe stableHash($0, seed: previous ^ header.seq) }
     }
-
-    /// Reads seq and partition without checking the rest, for a reader that only routes.
-    package static func peek(_ bytes: UnsafeRawBufferPointer) -> (partition: UInt32, seq: UInt64)? {
-        guard bytes.count >= ChangeBatchHeader.byteCount + 4 else { return nil }
-        return unsafe (
-            UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 24, as: UInt32.self)),
-            UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: 40, as: UInt64.self))
-        )
-    }
 }
 
 extension ChangeBatch {

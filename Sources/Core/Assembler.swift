@@ -118,12 +118,10 @@ import Scoring
         _ index: Int, tenant: Int, keyStart: Int, appendTime: Int64, _ partition: Int, _ tally: inout Tally
     ) {
         var flags: EventRecord.Flags = []
-        var time = decoder.time
-        if time > appendTime + pipeline.limits.futureMicroseconds {
-            // One event of tomorrow must not make everybody else late: it counts as of its append time.
+        let (time, fromFuture) = pipeline.limits.effectiveTime(decoder.time, takenAt: appendTime)
+        if fromFuture {
             flags.insert(.fromFuture)
             tally.fromFuture += 1
-            time = appendTime
         } else {
             tally.latestEventTime = max(tally.latestEventTime, time)
         }
@@ -222,7 +220,8 @@ import Scoring
                 .init(
                     id: UnsafeRawBufferPointer(rebasing: key[(1 + Int(key[0]))...]),
                     entity: UnsafeRawBufferPointer(rebasing: bytes[item.entityStart..<item.fieldsStart]),
-                    time: item.time, score: score, flagged: flags.contains(.flagged), partition: batch.partition,
+                    time: item.time, score: score, flagged: flags.contains(.flagged),
+                    degraded: flags.contains(.degraded), partition: batch.partition,
                     seq: seq, offset: batch.firstOffset + UInt64(item.index)),
                 tenant: pipeline.tenants[item.tenant], model: model?.label ?? "", reasons: reasons,
                 names: pipeline.featureNames, to: &scores)

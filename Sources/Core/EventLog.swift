@@ -1,4 +1,5 @@
 import Changes
+import Features
 
 /// Where events come from and where commits go: the embedded log, or Kafka.
 ///
@@ -84,10 +85,8 @@ package final class EventBatch {
         ends.removeAll(keepingCapacity: true)
         appendTimes.removeAll(keepingCapacity: true)
         // Readable bytes behind the last event, so that the decoder need not copy it.
-        bytes.reserve(bytesMax + EventBatch.padding)
+        bytes.reserve(bytesMax + EventDecoder.padding)
     }
-
-    static let padding = 1 << 16
 
     package func append(_ event: UnsafeRawBufferPointer, appendTime: Int64) {
         unsafe bytes.append(event)

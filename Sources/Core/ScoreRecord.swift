@@ -10,6 +10,7 @@ enum ScoreRecord {
         var time: Int64
         var score: Float
         var flagged: Bool
+        var degraded: Bool
         var partition: Int
         var seq: UInt64
         var offset: UInt64
@@ -26,7 +27,7 @@ enum ScoreRecord {
         writer.append(",\"entity\":")
         unsafe string(event.entity, to: &writer)
         writer.append(",\"time\":\"")
-        timestamp(event.time, to: &writer)
+        Timestamp.write(event.time, to: &writer)
         writer.append("\",\"score\":")
         number(event.score, to: &writer)
         if event.flagged {
@@ -41,7 +42,8 @@ enum ScoreRecord {
         }
         writer.append(",\"model\":")
         string(model, to: &writer)
-        writer.append(",\"degraded\":false,\"partition\":")
+        if event.degraded { writer.append(",\"degraded\":true") } else { writer.append(",\"degraded\":false") }
+        writer.append(",\"partition\":")
         integer(UInt64(event.partition), to: &writer)
         writer.append(",\"seq\":")
         integer(event.seq, to: &writer)
@@ -87,46 +89,9 @@ enum ScoreRecord {
         }
     }
 
-    private static func padded(_ value: Int, _ digits: Int, to writer: inout ByteWriter) {
-        var divisor = 1
-        for _ in 1..<digits { divisor *= 10 }
-        while divisor > 0 {
-            writer.append(UInt8(ascii: "0") + UInt8(value / divisor % 10))
-            divisor /= 10
-        }
-    }
-
     private static func number(_ value: Float, to writer: inout ByteWriter) {
         guard value.isFinite else { return writer.append("null") }
         // The shortest text that reads back as the same Float32.
         writer.append(utf8: value.description)
-    }
-
-    /// Method: Howard Hinnant's civil-from-days.
-    static func timestamp(_ microseconds: Int64, to writer: inout ByteWriter) {
-        let days = Int(microseconds / 86_400_000_000)
-        let rest = Int(microseconds % 86_400_000_000)
-        let z = days + 719_468
-        let era = z / 146_097
-        let doe = z - era * 146_097
-        let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365
-        let doy = doe - (365 * yoe + yoe / 4 - yoe / 100)
-        let mp = (5 * doy + 2) / 153
-        let month = mp < 10 ? mp + 3 : mp - 9
-        padded(yoe + era * 400 + (month <= 2 ? 1 : 0), 4, to: &writer)
-        writer.append("-")
-        padded(month, 2, to: &writer)
-        writer.append("-")
-        padded(doy - (153 * mp + 2) / 5 + 1, 2, to: &writer)
-        writer.append("T")
-        let seconds = rest / 1_000_000
-        padded(seconds / 3600, 2, to: &writer)
-        writer.append(":")
-        padded(seconds / 60 % 60, 2, to: &writer)
-        writer.append(":")
-        padded(seconds % 60, 2, to: &writer)
-        writer.append(".")
-        padded(rest % 1_000_000, 6, to: &writer)
-        writer.append("Z")
     }
 }

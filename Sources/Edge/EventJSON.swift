@@ -67,26 +67,3 @@ enum EventJSON {
         index < pipeline.featureNames.count ? pipeline.featureNames[index] : "f\(index)"
     }
 }
-
-/// RFC 3339 in UTC with microseconds. Method: Howard Hinnant's civil-from-days.
-package enum Timestamp {
-    package static func text(_ microseconds: Int64) -> String {
-        let days = Int((Double(microseconds) / 86_400_000_000).rounded(.down))
-        let rest = Int(microseconds - Int64(days) * 86_400_000_000)
-        let z = days + 719_468
-        let era = (z >= 0 ? z : z - 146_096) / 146_097
-        let doe = z - era * 146_097
-        let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365
-        let doy = doe - (365 * yoe + yoe / 4 - yoe / 100)
-        let mp = (5 * doy + 2) / 153
-        let month = mp < 10 ? mp + 3 : mp - 9
-        func pad(_ value: Int, _ digits: Int) -> String {
-            let text = String(value)
-            return String(repeating: "0", count: max(0, digits - text.utf8.count)) + text
-        }
-        let seconds = rest / 1_000_000
-        return
-            "\(pad(yoe + era * 400 + (month <= 2 ? 1 : 0), 4))-\(pad(month, 2))-\(pad(doy - (153 * mp + 2) / 5 + 1, 2))T"
-            + "\(pad(seconds / 3600, 2)):\(pad(seconds / 60 % 60, 2)):\(pad(seconds % 60, 2)).\(pad(rest % 1_000_000, 6))Z"
-    }
-}

@@ -44,6 +44,8 @@ package final class Region: @unchecked Sendable {
     private var subscribed = false
     private var wasComplete = false
     private let badBatches = LogLimiter()
+    private let busErrors = LogLimiter()
+    private let divergences = LogLimiter()
 
     package init(
         _ configuration: Configuration, pipeline: Pipeline, model: ScoringModel?, bus: any DeltaSubscriber, log: Log,
@@ -97,7 +99,7 @@ package final class Region: @unchecked Sendable {
     @discardableResult
     package func step(waitMicroseconds: Int = 20_000) throws -> Bool {
         let connected = bus.isConnected
-        if connected, !subscribed { try subscribe() }
+        if connected, !subscribed { subscribe() }
         let message = bus.next(waitMicroseconds: waitMicroseconds)
         let now = clock.now
         switch message {
@@ -106,20 +108,20 @@ package final class Region: @unchecked Sendable {
         case .reconnected: subscribed = false
         case nil: break
         }
-        if connected { try repair(now: now) }
+        if connected { repair(now: now) }
         for replica in [active, next] { try replica?.proceed(now: now) }
         promote()
         refresh(connected: connected, now: now)
         return message != nil
     }
 
-    private func subscribe() throws {
+    private func subscribe() {
         do {
             try bus.subscribe(after: active?.busSequence)
             subscribed = true
         } catch {
             // The stream is made by a relay: until there is one there is nothing to follow.
-            badBatches.limited(now: clock.now) { _ in log.info("waiting for the stream", ["error": "\(error)"]) }
+            busErrors.limited(now: clock.now) { _ in log.info("waiting for the stream", ["error": "\(error)"]) }
         }
     }
 
@@ -174,10 +176,8 @@ package final class Region: @unchecked Sendable {
         current.withLock {
             $0.heardAt = now
             for head in heartbeat.heads { $0.heads[head.partition] = head.seq }
-            if replica.isComplete {
-                $0.completeAt = now
-                $0.asOf = heartbeat.sentAt
-            }
+            $0.heardSentAt = heartbeat.sentAt
+            if replica.isComplete { $0.becameComplete() }
         }
     }
 
@@ -191,7 +191,7 @@ package final class Region: @unchecked Sendable {
         } else {
             next = replica
         }
-        try? bus.subscribeFromStart()
+        subscribeFromStart()
         return replica
     }
 
@@ -220,22 +220,34 @@ package final class Region: @unchecked Sendable {
         let own = replica.positions[Int(head.partition)]
         guard own.seq == head.seq, own.digest != head.digest else { return }
         figures.diverged()
-        badBatches.limited(now: clock.now) { _ in
+        divergences.limited(now: clock.now) { _ in
             log.error("this replica differs from the log", ["partition": head.partition, "seq": head.seq])
         }
     }
 
-    private func repair(now: Int64) throws {
+    private func repair(now: Int64) {
         for replica in [active, next].compactMap({ $0 }) {
             for partition in 0..<replica.partitions {
                 guard let range = replica.withFeed(partition, { $0.repair(now: now) }) else { continue }
                 figures.repaired()
-                try bus.request(
-                    RepairRequest(
-                        lineage: replica.lineage, partition: UInt32(partition), after: range.after,
-                        through: range.through))
+                let request = RepairRequest(
+                    lineage: replica.lineage, partition: UInt32(partition), after: range.after, through: range.through)
+                tell("a repair could not be asked for") { try bus.request(request) }
                 // No relay answers: what the stream still holds may close the gap.
-                if replica.withFeed(partition, { $0.unanswered }) % 5 == 4 { try? bus.subscribeFromStart() }
+                if replica.withFeed(partition, { $0.unanswered }) % 5 == 4 { subscribeFromStart() }
+            }
+        }
+    }
+
+    private func subscribeFromStart() { tell("the stream could not be read again") { try bus.subscribeFromStart() } }
+
+    /// The bus may fail at any moment: that is told, and asked for again later, and the region goes on.
+    private func tell(_ message: StaticString, _ ask: () throws -> Void) {
+        do {
+            try ask()
+        } catch {
+            busErrors.limited(now: clock.now) { held in
+                log.warning(message, ["error": "\(error)", "alsoHeldBack": held])
             }
         }
     }
@@ -252,7 +264,7 @@ package final class Region: @unchecked Sendable {
             if status.isComplete, now - status.heardAt <= RegionStatus.silenceMicroseconds,
                 status.completeAt < status.heardAt
             {
-                status.completeAt = status.heardAt
+                status.becameComplete()
             }
             return status
         }

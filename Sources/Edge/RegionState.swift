@@ -21,6 +21,8 @@ package struct RegionStatus: Sendable {
     package var isRepairing = false
     /// When the last heartbeat came; 0 for never.
     package var heardAt: Int64 = 0
+    /// When that heartbeat was sent, by the core's clock.
+    package var heardSentAt: Int64 = 0
     /// When this replica last held everything that the log was known to have; 0 for never.
     package var completeAt: Int64 = 0
     /// The core's clock at that moment: what an answer is as of.
@@ -29,6 +31,12 @@ package struct RegionStatus: Sendable {
     package var heads: [UInt32: UInt64] = [:]
 
     package static let silenceMicroseconds: Int64 = 3_000_000
+
+    /// This replica holds what the last heartbeat said: both clocks' moments move on together.
+    mutating func becameComplete() {
+        completeAt = heardAt
+        asOf = heardSentAt
+    }
 
     package func state(now: Int64) -> RegionState {
         if !hasView { return .bootstrapping }

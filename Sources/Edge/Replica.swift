@@ -222,7 +222,7 @@ final class Replica: @unchecked Sendable {
             if let refusal = unsafe cell.decoder.decode(event, readable: event.count) { return .failure(refusal) }
             guard let tenant = cell.decoder.tenant else { return .failure(EventRefusal("unknown tenant")) }
             let partition = unsafe Changes.partition(of: cell.decoder.primaryEntity, count: partitions)
-            let time = min(cell.decoder.time, now + pipeline.limits.futureMicroseconds)
+            let time = pipeline.limits.effectiveTime(cell.decoder.time, takenAt: now).time
             var row = [Float](repeating: .nan, count: pipeline.features.count)
             unsafe row.withUnsafeMutableBufferPointer { buffer in
                 if let base = buffer.baseAddress {

@@ -88,6 +88,29 @@ import Changes
         return gone.count
     }
 
+    /// Gives up one record, and moves later ones of its run up, so that each is still found.
+    func remove(_ record: Record) {
+        let index = unsafe RecordHead.index(record)
+        var hole = Int(truncatingIfNeeded: unsafe RecordHead.hash(record)) & mask
+        while UInt32(truncatingIfNeeded: unsafe slots[hole]) != index + 1 {
+            precondition(unsafe slots[hole] != 0, "a record is in its table")
+            hole = (hole + 1) & mask
+        }
+        var next = (hole + 1) & mask
+        while unsafe slots[next] != 0 {
+            let other = unsafe self.record(UInt32(truncatingIfNeeded: slots[next]) - 1)
+            let home = Int(truncatingIfNeeded: unsafe RecordHead.hash(other)) & mask
+            if (next - home) & mask >= (next - hole) & mask {
+                unsafe slots[hole] = unsafe slots[next]
+                hole = next
+            }
+            next = (next + 1) & mask
+        }
+        unsafe slots[hole] = 0
+        free.append(index)
+        count -= 1
+    }
+
     func record(_ index: UInt32) -> Record {
         unsafe slabs[Int(index) / Self.slabRecords] + Int(index) % Self.slabRecords * layout.recordBytes
     }

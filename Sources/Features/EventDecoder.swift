@@ -16,7 +16,6 @@ package struct EventRefusal: Error, Equatable, Sendable, CustomStringConvertible
     package let pipeline: Pipeline
     private let json: OpaquePointer
     let values: UnsafeMutablePointer<tl_json_value_t>
-    private let keptBytes: ByteWriterBox
 
     /// How many readable bytes after an event spare its copy.
     package static let padding = Int(TL_JSON_PADDING)
@@ -25,7 +24,6 @@ package struct EventRefusal: Error, Equatable, Sendable, CustomStringConvertible
         self.pipeline = pipeline
         unsafe values = .allocate(capacity: pipeline.columns.count)
         unsafe values.initialize(repeating: tl_json_value_t(), count: pipeline.columns.count)
-        keptBytes = ByteWriterBox()
         var paths: [UnsafeMutablePointer<CChar>] = unsafe []
         defer { unsafe paths.forEach { unsafe $0.deallocate() } }
         let columns = unsafe pipeline.columns.map { column in

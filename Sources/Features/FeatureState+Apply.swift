@@ -110,8 +110,6 @@ extension FeatureState {
 
     package var sweepRemaining: Int { sweep.count }
 
-    package var unsavedCount: Int { unsaved.count }
-
     /// Hands over at most `max` entities as store rows. Call between batches.
     package func continueSweep(
         max: Int, _ put: (_ storageKey: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> Void

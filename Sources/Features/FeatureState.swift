@@ -15,6 +15,8 @@ import Changes
     /// Tables of the shared entities, in the pipeline's order.
     let shared: [EntityTable]
     var touched: [Touched] = []
+    private var recordsInsertions = false
+    private var inserted: [Touched] = []
     var journal: [JournalEntry] = []
     var journalBytes = ByteWriter(capacity: 1 << 20)
     let staged = ByteWriterBox()
@@ -116,8 +118,13 @@ import Changes
         _ decoder: EventDecoder, tenant: Int, partition: Int, time: Int64, row: UnsafeMutablePointer<Float>
     ) {
         precondition(touched.isEmpty, "a preview is never taken in the middle of a batch")
+        recordsInsertions = true
         _ = unsafe observe(decoder, tenant: tenant, partition: partition, time: time, row: row)
         rollback()
+        recordsInsertions = false
+        // What a question asked about is not kept: otherwise asking would fill the memory.
+        for item in inserted { unsafe table(item.table).remove(item.record) }
+        inserted.removeAll(keepingCapacity: true)
     }
 
     func add(
@@ -207,6 +214,7 @@ import Changes
         if let found = unsafe table.find(hash, key) { return unsafe found }
         let fresh = unsafe table.insert(hash, key)
         unsafe loadStored(number, key, into: fresh, table.layout)
+        if recordsInsertions { unsafe inserted.append(Touched(table: number, record: fresh)) }
         return unsafe fresh
     }
 

@@ -78,6 +78,12 @@ package struct Pipeline: Sendable {
         /// Entities whose tiles stay in memory; the rest is read from disk when needed.
         package var entitiesInMemoryMax = 200_000
         package var tailVectorsMax = 1_000_000
+
+        /// The time that an event counts at, and whether it is another than its own: one event of tomorrow must not
+        /// make everybody else late, so it counts as of the moment at which it was taken.
+        package func effectiveTime(_ eventTime: Int64, takenAt: Int64) -> (time: Int64, fromFuture: Bool) {
+            eventTime > takenAt + futureMicroseconds ? (takenAt, true) : (eventTime, false)
+        }
     }
 
     package let name: String

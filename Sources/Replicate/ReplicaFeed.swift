@@ -79,7 +79,7 @@ package struct ReplicaFeed: Sendable {
         }
     }
 
-    /// A heartbeat said how far the log is. A batch that is not there half a second later is missing.
+    /// A heartbeat said how far the log is. `repair` says when what is not there is missing.
     package mutating func heard(head seq: UInt64, now: Int64) {
         head = max(head, seq)
         if !isComplete, gapSince == nil { gapSince = now }

@@ -25,11 +25,8 @@ package final class LatencySketch: Sendable {
         package var max: Double
     }
 
-    package func summary(resetting: Bool = false) -> Summary {
-        let copy = counts.withLock { counts in
-            defer { if resetting { for index in counts.indices { counts[index] = 0 } } }
-            return counts
-        }
+    package func summary() -> Summary {
+        let copy = counts.withLock { $0 }
         let total = copy.reduce(0, +)
         func quantile(_ q: Double) -> Double {
             guard total > 0 else { return 0 }

@@ -9,7 +9,4 @@ package struct StoreError: Error, CustomStringConvertible, Sendable {
     }
 
     package var description: String { "\(operation): \(message)" }
-
-    /// Another process has the store open for writing.
-    package var isLocked: Bool { message.contains("LOCK") || message.contains("lock ") }
 }

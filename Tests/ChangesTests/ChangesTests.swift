@@ -213,6 +213,21 @@ func decode(_ bytes: [UInt8]) throws(ChangeBatchError) -> ChangeBatch {
     }
 }
 
+@Suite struct TimestampTests {
+    @Test(
+        arguments: [
+            (0, "1970-01-01T00:00:00.000000Z"), (1_709_208_000_000_001, "2024-02-29T12:00:00.000001Z"),
+            (-1, "1969-12-31T23:59:59.999999Z"), (946_684_799_999_999, "1999-12-31T23:59:59.999999Z"),
+            (Int64.max, "9999-12-31T23:59:59.999999Z"), (Int64.min, "0000-01-01T00:00:00.000000Z"),
+        ] as [(Int64, String)])
+    func isWrittenInUTC(_ time: Int64, _ text: String) {
+        #expect(Timestamp.text(time) == text)
+        var writer = ByteWriter()
+        Timestamp.write(time, to: &writer)
+        #expect(String(decoding: writer.bytes, as: UTF8.self) == text)
+    }
+}
+
 @Suite struct EventRecordTests {
     @Test func roundTripAndTruncation() throws {
         var writer = ByteWriter()

@@ -37,6 +37,51 @@ final class ManualClock: WallClock, @unchecked Sendable {
     func advance(_ microseconds: Int64) { lock.withLock { time += microseconds } }
 }
 
+/// Hands heartbeats over before the batches that they speak of.
+///
+/// `@unchecked Sendable`: one thread of a test uses it.
+final class HeartbeatsFirst: DeltaSubscriber, @unchecked Sendable {
+    let inner: any DeltaSubscriber
+    private var waiting: [BusMessage] = []
+
+    init(inner: any DeltaSubscriber) { self.inner = inner }
+
+    var isConnected: Bool { inner.isConnected }
+    func next(waitMicroseconds: Int) -> BusMessage? {
+        while let message = inner.next(waitMicroseconds: 0) {
+            if case .heartbeat = message { waiting.insert(message, at: 0) } else { waiting.append(message) }
+        }
+        return waiting.isEmpty ? nil : waiting.removeFirst()
+    }
+    func request(_ repair: RepairRequest) throws { try inner.request(repair) }
+    func subscribe(after busSequence: UInt64?) throws { try inner.subscribe(after: busSequence) }
+    func subscribeFromStart() throws { try inner.subscribeFromStart() }
+}
+
+/// Refuses every request on command.
+///
+/// `@unchecked Sendable`: one thread of a test uses it.
+final class RefusingBus: DeltaSubscriber, @unchecked Sendable {
+    struct Refusal: Error {}
+    let inner: any DeltaSubscriber
+    var refuses = true
+    private(set) var refusals = 0
+
+    init(inner: any DeltaSubscriber) { self.inner = inner }
+
+    var isConnected: Bool { inner.isConnected }
+    func next(waitMicroseconds: Int) -> BusMessage? { inner.next(waitMicroseconds: waitMicroseconds) }
+    func request(_ repair: RepairRequest) throws {
+        guard !refuses else {
+            refusals += 1
+            throw Refusal()
+        }
+        try inner.request(repair)
+    }
+    func subscribe(after busSequence: UInt64?) throws { try inner.subscribe(after: busSequence) }
+    func subscribeFromStart() throws { if refuses { throw Refusal() } else { try inner.subscribeFromStart() } }
+}
+
 @Suite struct RegionTests {
     let folder = NSTemporaryDirectory() + "/region-\(UUID().uuidString)"
     let pipeline: Pipeline
@@ -148,6 +193,43 @@ final class ManualClock: WallClock, @unchecked Sendable {
         try events(20..<60)
         try run([region])
         #expect(region.status.state(now: clock.now) == .fresh)
+        try expectEqual(region)
+    }
+
+    /// Under load a heartbeat is always ahead of what has been applied: what it said is reached a moment later, and from
+    /// then on the answers are as of that heartbeat, by both clocks.
+    @Test func whatAnAnswerIsAsOfGoesWithItsStaleness() throws {
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let subscriber = bus.makeSubscriber()
+        let region = try Region(
+            .init(name: "eu", path: folder + "/eu"), pipeline: pipeline, model: nil,
+            bus: HeartbeatsFirst(inner: subscriber), log: Log(role: "eu", minimum: .error), clock: clock)
+        var last: Int64 = 0
+        for start in stride(from: 0, to: 120, by: 20) {
+            try events(start..<start + 20)
+            clock.advance(1_000_000)
+            while try relay.step() {}
+            while try region.step(waitMicroseconds: 0) {}
+            #expect(region.status.completeAt == clock.now && region.status.asOf == clock.now)
+            #expect(region.status.asOf > last)
+            last = region.status.asOf
+        }
+        try expectEqual(region)
+    }
+
+    /// A bus that refuses requests delays a repair; it does not end the region.
+    @Test func aBusThatRefusesRequestsEndsNothing() throws {
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let refusing = RefusingBus(inner: bus.makeSubscriber())
+        let region = try Region(
+            .init(name: "eu", path: folder + "/eu"), pipeline: pipeline, model: nil, bus: refusing,
+            log: Log(role: "eu", minimum: .error), clock: clock)
+        bus.lose { _, count in count % 2 == 0 }
+        try events(0..<80)
+        try run([region])
+        #expect(refusing.refusals > 0 && region.positions.contains { $0.seq < 4 })
+        refusing.refuses = false
+        try run([region])
         try expectEqual(region)
     }
 

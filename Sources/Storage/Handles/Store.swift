@@ -127,12 +127,6 @@ import Changes
         }
     }
 
-    /// A whole-number property such as `rocksdb.estimate-num-keys`.
-    package func property(_ name: String) -> UInt64? {
-        var value: UInt64 = 0
-        return unsafe rocksdb_property_int(handle, name, &value) == 0 ? value : nil
-    }
-
     /// Reads and frees an error text of RocksDB.
     static func take(_ error: inout UnsafeMutablePointer<CChar>?) -> String? {
         guard let text = unsafe error else { return nil }

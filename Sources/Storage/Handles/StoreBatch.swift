@@ -25,15 +25,4 @@ internal import CRocksDB
     package func delete(_ key: UnsafeRawBufferPointer) {
         unsafe rocksdb_writebatch_delete(handle, key.baseAddress?.assumingMemoryBound(to: CChar.self), key.count)
     }
-
-    /// Deletes `[from, to)`.
-    package func deleteRange(_ from: [UInt8], _ to: [UInt8]) {
-        unsafe from.withUnsafeBytes { from in
-            unsafe to.withUnsafeBytes { to in
-                unsafe rocksdb_writebatch_delete_range(
-                    handle, from.baseAddress?.assumingMemoryBound(to: CChar.self), from.count,
-                    to.baseAddress?.assumingMemoryBound(to: CChar.self), to.count)
-            }
-        }
-    }
 }

@@ -93,7 +93,7 @@ struct Verification {
             unsafe lines += bytes.reduce(0) { $0 + ($1 == 0x0A ? 1 : 0) }
             return true
         }
-        if lines < offsets.count {
+        if lines != offsets.count {
             faults.append("partition \(partition): \(offsets.count) events scored, \(lines) score records")
         }
     }

@@ -1,4 +1,4 @@
-import Edge
+import Changes
 import Glibc
 
 /// A file that is written in large pieces; `-` is standard output.

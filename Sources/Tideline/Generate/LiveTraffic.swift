@@ -1,4 +1,4 @@
-import Edge
+import Changes
 import Glibc
 import Service
 

@@ -1,4 +1,4 @@
-import Edge
+import Changes
 import Features
 
 /// Events out of a file's rows: NDJSON lines as they stand, CSV records as JSON objects.

@@ -47,7 +47,8 @@ enum CoreCommand {
         let core = CoreRole(log: log, eventLog: eventLog, loop: loop, figures: figures)
         if let nats = arguments.string("--nats") { try core.startRelay(url: nats, pipeline: pipeline.name) }
         core.startLoop()
-        let server = makeServer(port: port, eventLog: eventLog, pipeline: pipeline, figures: figures)
+        let server = makeServer(
+            port: port, eventLog: eventLog, pipeline: pipeline, figures: figures, relayMetrics: core.relayMetrics)
         let bound = try server.start()
         log.info(
             "ready",
@@ -59,14 +60,17 @@ enum CoreCommand {
     }
 
     private static func makeServer(
-        port: UInt16, eventLog: EmbeddedLog, pipeline: Pipeline, figures: CoreFigures
+        port: UInt16, eventLog: EmbeddedLog, pipeline: Pipeline, figures: CoreFigures,
+        relayMetrics: @escaping @Sendable () -> String
     ) -> HTTPServer {
         var router = Router()
         let routes = IngestRoutes(log: eventLog, pipeline: pipeline, figures: figures)
         routes.install(in: &router)
         let metrics = Metrics()
         router.get("/metrics") { _ in
-            .text(String(decoding: metrics.render(), as: UTF8.self) + routes.metricsText(), contentType: .prometheus)
+            .text(
+                String(decoding: metrics.render(), as: UTF8.self) + routes.metricsText() + relayMetrics(),
+                contentType: .prometheus)
         }
         var configuration = HTTPServer.Configuration()
         configuration.port = port
@@ -88,6 +92,8 @@ final class CoreRole: @unchecked Sendable {
     let failed = StopSignal()
     private var loopThread: RoleThread?
     private var relayThread: RoleThread?
+    /// What the relay has sent, as Prometheus text; nothing without one.
+    private(set) var relayMetrics: @Sendable () -> String = { "" }
 
     init(log: Log, eventLog: EmbeddedLog, loop: ScoringLoop, figures: CoreFigures) {
         self.log = log
@@ -118,6 +124,8 @@ final class CoreRole: @unchecked Sendable {
     func startRelay(url: String, pipeline: String) throws {
         let publisher = try JetStreamPublisher(url: url, pipeline: pipeline, log: log)
         let relay = Relay(source: OwnChangelog(log: eventLog, figures: figures), publisher: publisher, log: log)
+        let figures = relay.figures
+        relayMetrics = { figures.metricsText(failedPublishes: publisher.failedPublishCount) }
         relayThread = RelayCommand.start(relay, publisher: publisher, wake: wake, stopping: stopping, log: log)
     }
 

@@ -1,0 +1,52 @@
+/// Times as texts: RFC 3339 in UTC with microseconds. Method: Howard Hinnant's civil-from-days.
+package enum Timestamp {
+    /// Bytes of a time's text.
+    package static let byteCount = 27
+
+    /// Appends a time, in microseconds since 1970; one beyond the years 0 to 9999 as the nearest of them.
+    package static func write(_ microseconds: Int64, to writer: inout ByteWriter) {
+        let target = unsafe writer.extend(by: byteCount)
+        unsafe write(microseconds, to: UnsafeMutableRawBufferPointer(start: target, count: byteCount))
+    }
+
+    package static func text(_ microseconds: Int64) -> String {
+        unsafe String(unsafeUninitializedCapacity: byteCount) { bytes in
+            unsafe write(microseconds, to: UnsafeMutableRawBufferPointer(bytes))
+            return byteCount
+        }
+    }
+
+    private static func write(_ microseconds: Int64, to bytes: UnsafeMutableRawBufferPointer) {
+        // A time that came over the wire may be anything: what has no four digits' year is shown as the nearest that has.
+        let microseconds = min(max(microseconds, -62_167_219_200_000_000), 253_402_300_799_999_999)
+        let day: Int64 = 86_400_000_000
+        let days = Int(microseconds >= 0 ? microseconds / day : (microseconds - day + 1) / day)
+        let rest = Int(microseconds - Int64(days) * day)
+        let z = days + 719_468
+        let era = (z >= 0 ? z : z - 146_096) / 146_097
+        let doe = z - era * 146_097
+        let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365
+        let doy = doe - (365 * yoe + yoe / 4 - yoe / 100)
+        let mp = (5 * doy + 2) / 153
+        let month = mp < 10 ? mp + 3 : mp - 9
+        let year = yoe + era * 400 + (month <= 2 ? 1 : 0)
+        let seconds = rest / 1_000_000
+        var at = 0
+        func put(_ value: Int, _ digits: Int, then mark: Character) {
+            var left = value
+            for place in stride(from: at + digits - 1, through: at, by: -1) {
+                unsafe bytes[place] = UInt8(ascii: "0") + UInt8(left % 10)
+                left /= 10
+            }
+            unsafe bytes[at + digits] = mark.asciiValue ?? 0
+            at += digits + 1
+        }
+        put(year, 4, then: "-")
+        put(month, 2, then: "-")
+        put(doy - (153 * mp + 2) / 5 + 1, 2, then: "T")
+        put(seconds / 3600, 2, then: ":")
+        put(seconds / 60 % 60, 2, then: ":")
+        put(seconds % 60, 2, then: ".")
+        put(rest % 1_000_000, 6, then: "Z")
+    }
+}

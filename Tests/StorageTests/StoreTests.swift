@@ -68,39 +68,4 @@ import Testing
         #expect(throws: StoreError.self) { _ = try Store(path: folder + "/a") }
         _ = store
     }
-
-    /// What a crash leaves of a view without a log is a prefix of its batches, with the frontier of just that prefix.
-    ///
-    /// The view's files are copied while it is written, and the copy is opened: what a kill at that moment leaves.
-    @Test func aCrashLeavesAConsistentPrefix() throws {
-        defer { try? FileManager.default.removeItem(atPath: folder) }
-        var configuration = Store.Configuration()
-        configuration.writeBufferBytes = 64 << 10
-        let lineage = Lineage(high: 1, low: 2)
-        var prefixes: Set<UInt64> = []
-        let view = try View(path: folder + "/view", configuration)
-        let batch = StoreBatch()
-        for seq in 1...600 {
-            batch.clear()
-            for part in 0..<10 {
-                batch.put(key(seq * 10 + part), [UInt8](repeating: UInt8(truncatingIfNeeded: seq), count: 100))
-            }
-            try view.write(batch, .events, partition: 0, position: AppliedPosition(lineage: lineage, seq: UInt64(seq)))
-            guard seq % 60 == 0 else { continue }
-            if seq % 120 == 0 { try view.store.flush() }
-            let copy = folder + "/crash-\(seq)"
-            try FileManager.default.copyItem(atPath: folder + "/view", toPath: copy)
-            let crashed = try View(path: copy, configuration)
-            let reached = try crashed.position(.events, partition: 0)?.seq ?? 0
-            prefixes.insert(reached)
-            var rows = 0
-            try StoreIterator(crashed.store).forEach(prefix: [View.Prefix.event]) { _, _ in
-                rows += 1
-                return true
-            }
-            #expect(rows == Int(reached) * 10, "frontier \(reached), rows \(rows)")
-            #expect(reached <= UInt64(seq))
-        }
-        #expect(prefixes.count > 2)
-    }
 }

@@ -87,6 +87,13 @@ let package = Package(
             swiftSettings: [.swiftLanguageMode(.v6)]
         ),
 
+        .executableTarget(
+            name: "PipelineBench",
+            dependencies: ["Core", "Changes", "Features", "Scoring", "Storage"],
+            path: "loadtest/Bench/Pipeline",
+            swiftSettings: [.swiftLanguageMode(.v6)]
+        ),
+
         .target(name: "CAllocations", path: "Tests/CAllocations"),
         suite("HouseTests", []),
         suite("ChangesTests", ["Changes", "CChecksum"]),

@@ -44,6 +44,8 @@ import Scoring
         package var late: UInt32 = 0
         package var fromFuture: UInt32 = 0
         package var latestEventTime: Int64 = 0
+
+        package init() {}
     }
 
     package init(_ pipeline: Pipeline, model: ScoringModel?, state: FeatureState, eventsMax: Int) {

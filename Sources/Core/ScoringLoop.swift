@@ -70,14 +70,16 @@ package final class ScoringLoop {
         let seen = assembler.seenIds(of: partition)
         try unsafe log.changelog(of: partition, after: position.seq) { _, encoded in
             let changes = try unsafe ChangeBatch(decoding: encoded)
+            var unreadable = 0
             changes.forEachChange { change in
                 if change.kind == .event {
                     let time = unsafe EventRecord(change.value)?.ingestTime ?? changes.header.commitTime
                     _ = seen.insert(unsafe assembler.identity(ofEventKey: change.key), time: time)
-                } else {
-                    _ = assembler.state.apply(change, partition: partition)
+                } else if !assembler.state.apply(change, partition: partition) {
+                    unreadable += 1
                 }
             }
+            guard unreadable == 0 else { throw ForeignTiles(partition: partition, seq: changes.header.seq) }
             seen.commit(now: changes.header.commitTime)
             position = position.advanced(by: changes)
             return true
@@ -134,4 +136,15 @@ package final class ScoringLoop {
 
     /// Puts all tiles on the disk before a planned stop, so that the next start replays nothing.
     package func close() throws { try checkpoint.finish(positions: positions, now: clock.now) }
+}
+
+/// The log's tiles were written for other features than the pipeline has now.
+struct ForeignTiles: Error, CustomStringConvertible {
+    let partition: Int
+    let seq: UInt64
+
+    var description: String {
+        "batch \(seq) of partition \(partition) holds tiles of other features than this pipeline's; "
+            + "run with the pipeline file that wrote the log, or begin another --dir"
+    }
 }

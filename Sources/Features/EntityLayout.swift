@@ -13,7 +13,8 @@ import Changes
     let kind: UInt8
     let c: UnsafeMutablePointer<tl_layout_t>
 
-    init(_ entity: Pipeline.Entity, kind: Int, partitions: Int) {
+    init(_ pipeline: Pipeline, kind: Int, partitions: Int) {
+        let entity = pipeline.entities[kind]
         self.entity = entity
         self.kind = UInt8(kind)
         unsafe c = .allocate(capacity: 1)
@@ -27,12 +28,40 @@ import Changes
                 $0.slots = used.isEmpty ? 0 : UInt32(level.slots)
                 $0.width = level.width
                 $0.sketches = used.contains(where: \.sketches) ? 1 : 0
+                for measure in entity.measures.indices {
+                    let columns = Self.columns(pipeline, entity: kind, level: level.index, measure: measure)
+                    unsafe withUnsafeMutableBytes(of: &$0.columns) { unsafe $0[measure] = columns }
+                }
             }
         }
         unsafe tl_layout_finish(c, UInt32(Self.headBytes))
     }
 
     deinit { unsafe c.deallocate() }
+
+    /// Which columns of a measure the features of a level read. Every event has a required one: its count is the tile's.
+    private static func columns(_ pipeline: Pipeline, entity: Int, level: Int, measure: Int) -> UInt8 {
+        let windows = pipeline.entities[entity].windows
+        var columns = 0
+        for feature in pipeline.features {
+            switch feature {
+            case .window(entity, let window, measure, let statistic) where windows[window].level == level:
+                switch statistic {
+                case .count: break
+                case .sum: columns |= Int(TL_SUM)
+                case .mean: columns |= Int(TL_COUNT) | Int(TL_SUM)
+                case .max: columns |= Int(TL_COUNT) | Int(TL_MAX)
+                case .min: columns |= Int(TL_COUNT) | Int(TL_MIN)
+                case .stddev: columns |= Int(TL_COUNT) | Int(TL_SUM) | Int(TL_SQUARE)
+                }
+            case .ratio(entity, let window, measure, _) where windows[window].level == level:
+                columns |= Int(TL_COUNT) | Int(TL_SUM)
+            default: break
+            }
+        }
+        if pipeline.columns[pipeline.entities[entity].measures[measure]].required { columns &= ~Int(TL_COUNT) }
+        return UInt8(columns)
+    }
 
     var recordBytes: Int { unsafe Int(c.pointee.record_bytes) }
 

@@ -1,4 +1,5 @@
 internal import CWindows
+internal import Glibc
 import Changes
 
 /// The records of one kind of entity: open addressing over records in slabs that never move.
@@ -26,10 +27,27 @@ import Changes
 
     deinit {
         unsafe slots.deallocate()
-        unsafe slabs.forEach { unsafe $0.deallocate() }
+        unsafe slabs.forEach { unsafe tl_slab_free($0, slabBytes) }
     }
 
-    var bytes: Int { unsafe slabs.count * Self.slabRecords * layout.recordBytes + (mask + 1) * 8 }
+    private var slabBytes: Int { Self.slabRecords * layout.recordBytes }
+
+    var bytes: Int { unsafe slabs.count * slabBytes + (mask + 1) * 8 }
+
+    /// Asks for the place of a hash, ahead of `probable`. A hint.
+    func prefetch(_ hash: UInt64) { unsafe tl_prefetch_line(slots + (Int(truncatingIfNeeded: hash) & mask)) }
+
+    /// The record that a hash most likely means, without a look at the record itself; for hints alone.
+    func probable(_ hash: UInt64) -> Record? {
+        var at = Int(truncatingIfNeeded: hash) & mask
+        while unsafe slots[at] != 0 {
+            if unsafe slots[at] >> 32 == hash >> 32 {
+                return unsafe record(UInt32(truncatingIfNeeded: slots[at]) - 1)
+            }
+            at = (at + 1) & mask
+        }
+        return nil
+    }
 
     func find(_ hash: UInt64, _ key: UnsafeRawBufferPointer) -> Record? {
         var at = Int(truncatingIfNeeded: hash) & mask
@@ -52,15 +70,18 @@ import Changes
         let index: UInt32
         if let reused = free.popLast() {
             index = reused
+            unsafe record(index).initializeMemory(as: UInt8.self, repeating: 0, count: layout.recordBytes)
         } else {
             if unsafe slabs.count * Self.slabRecords == used {
-                unsafe slabs.append(.allocate(byteCount: Self.slabRecords * layout.recordBytes, alignment: 64))
+                guard let slab = unsafe tl_slab_allocate(slabBytes) else {
+                    fatalError("no memory for \(slabBytes >> 20) MiB of window tiles; lower limits.entities_in_memory")
+                }
+                unsafe slabs.append(slab)
             }
             index = UInt32(used)
             used += 1
         }
         let record = unsafe record(index)
-        unsafe record.initializeMemory(as: UInt8.self, repeating: 0, count: layout.recordBytes)
         unsafe RecordHead.initialize(record, hash: hash, index: index, key: key)
         place(hash, index)
         count += 1
@@ -156,9 +177,8 @@ enum RecordHead {
 
     static func hasKey(_ record: Record, _ key: UnsafeRawBufferPointer) -> Bool {
         let own = unsafe self.key(record)
-        guard own.count == key.count else { return false }
-        for index in 0..<own.count where unsafe own[index] != key[index] { return false }
-        return true
+        guard own.count == key.count, let base = own.baseAddress, let other = key.baseAddress else { return false }
+        return unsafe memcmp(base, other, own.count) == 0
     }
 
     static func last(_ record: Record) -> Int64 { unsafe record.load(fromByteOffset: 8, as: Int64.self) }

@@ -27,6 +27,7 @@ import Changes
     private let hashes: UnsafeMutablePointer<UInt64>
     private let windows: UnsafeMutablePointer<tl_window_t>
     private let keyBuffer: UnsafeMutableRawPointer
+    private let announced: UnsafeMutablePointer<UInt64>
     private var windowBase: [Int] = []
     private var before: [Int64]
     private var present: [Bool]
@@ -50,7 +51,7 @@ import Changes
     package init(_ pipeline: Pipeline, partitions: Int) {
         self.pipeline = pipeline
         self.partitions = partitions
-        layouts = pipeline.entities.enumerated().map { EntityLayout($1, kind: $0, partitions: partitions) }
+        layouts = pipeline.entities.indices.map { EntityLayout(pipeline, kind: $0, partitions: partitions) }
         let first = layouts[0]
         primary = (0..<partitions).map { _ in EntityTable(first) }
         shared = layouts.dropFirst().map { EntityTable($0) }
@@ -60,6 +61,8 @@ import Changes
         unsafe windows = .allocate(capacity: max(1, total))
         unsafe windows.initialize(repeating: tl_window_t(), count: max(1, total))
         unsafe keyBuffer = .allocate(byteCount: 256, alignment: 8)
+        unsafe announced = .allocate(capacity: Self.lookahead * pipeline.entities.count)
+        unsafe announced.initialize(repeating: 0, count: Self.lookahead * pipeline.entities.count)
         before = Array(repeating: 0, count: pipeline.entities.count)
         present = Array(repeating: false, count: pipeline.entities.count)
         var base = 0
@@ -74,6 +77,7 @@ import Changes
         unsafe hashes.deallocate()
         unsafe windows.deallocate()
         unsafe keyBuffer.deallocate()
+        unsafe announced.deallocate()
     }
 
     package var featureCount: Int { pipeline.features.count }
@@ -111,6 +115,30 @@ import Changes
         }
         unsafe compute(decoder, time: time, row: row)
         return late
+    }
+
+    /// Events whose records may be asked for ahead of their turn.
+    package static let lookahead = 4
+
+    /// First step ahead of `observe`: hashes the event's entities and asks for their places in the tables. A hint.
+    package func announce(_ decoder: EventDecoder, place: Int, tenant: Int, partition: Int) {
+        for entity in pipeline.entities.indices {
+            let id = unsafe decoder.text(pipeline.entities[entity].column)
+            let hash = unsafe stableHash(key(tenant: tenant, kind: layouts[entity].kind, id: id))
+            unsafe announced[place * pipeline.entities.count + entity] = hash
+            table(tableNumber(entity: entity, partition: partition)).prefetch(hash)
+        }
+    }
+
+    /// Second step ahead of `observe`: asks for the records' lines. A hint.
+    package func prefetch(place: Int, partition: Int, time: Int64) {
+        for entity in pipeline.entities.indices {
+            let table = table(tableNumber(entity: entity, partition: partition))
+            guard let record = unsafe table.probable(announced[place * pipeline.entities.count + entity]) else {
+                continue
+            }
+            unsafe tl_prefetch(record, table.layout.c, time, UInt32(partition))
+        }
     }
 
     /// The features that an event would get, without a trace: the same code, then a rollback.

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #if defined(__x86_64__)
 #define TARGET(x) __attribute__((target(x)))
@@ -9,30 +10,23 @@
 #define TARGET(x)
 #endif
 
-enum { ROW_HEAD = 8, ROW_MEASURE = 28 };
+enum { ROW_HEAD = 8 };
+enum { COUNT, MAX, MIN, SUM, SQUARE };
+static const uint32_t column_bytes[TL_COLUMNS] = {4, 4, 4, 8, 8};
 
-// Columns of a level: index[n], count[n], then per measure count[n], max[n], min[n], sum[n], square[n] (the doubles
-// stay aligned because n is at least 8), then sketches [n][32] per distinct.
-static inline size_t measure_bytes(uint32_t n) { return (size_t)n * (4 + 4 + 4 + 8 + 8); }
-
-typedef struct {
-    uint32_t *count;
-    float *max;
-    float *min;
-    double *sum;
-    double *square;
-} measure_t;
-
-static inline measure_t measure_at(const uint8_t *level, uint32_t n, uint32_t m) {
-    uint8_t *p = (uint8_t *)level + (size_t)n * 8 + measure_bytes(n) * m;
-    measure_t out = {(uint32_t *)p, (float *)(p + n * 4), (float *)(p + n * 8), (double *)(p + n * 12),
-                     (double *)(p + n * 20)};
-    // n * 12 is a multiple of 8 for even n, so the doubles are aligned.
-    return out;
+static inline uint32_t *counts_of(const uint8_t *level_base, const tl_level_t *level, uint32_t m) {
+    return (uint32_t *)(level_base + level->column_offset[m][COUNT]);
 }
+static inline float *floats_of(const uint8_t *level_base, const tl_level_t *level, uint32_t m, int column) {
+    return (float *)(level_base + level->column_offset[m][column]);
+}
+static inline double *doubles_of(const uint8_t *level_base, const tl_level_t *level, uint32_t m, int column) {
+    return (double *)(level_base + level->column_offset[m][column]);
+}
+static inline int keeps(const tl_level_t *level, uint32_t m, int column) { return level->columns[m] >> column & 1; }
 
-static inline uint8_t *sketch_at(const uint8_t *level, uint32_t n, uint32_t measures, uint32_t d, uint32_t slot) {
-    return (uint8_t *)level + (size_t)n * 8 + measure_bytes(n) * measures + ((size_t)d * n + slot) * TL_SKETCH_BYTES;
+static inline uint8_t *sketch_at(const uint8_t *level_base, const tl_level_t *level, uint32_t d, uint32_t slot) {
+    return (uint8_t *)level_base + level->sketches_offset + ((size_t)d * level->slots + slot) * TL_SKETCH_BYTES;
 }
 
 void tl_layout_finish(tl_layout_t *layout, uint32_t head_bytes) {
@@ -40,9 +34,19 @@ void tl_layout_finish(tl_layout_t *layout, uint32_t head_bytes) {
     for (int l = 0; l < TL_LEVELS; l++) {
         tl_level_t *level = &layout->levels[l];
         uint32_t distincts = level->sketches ? layout->distincts : 0;
-        level->tile_bytes = ROW_HEAD + ROW_MEASURE * layout->measures + TL_SKETCH_BYTES * distincts;
         level->offset = offset;
-        offset += level->slots * (8 + 28 * layout->measures + TL_SKETCH_BYTES * distincts);
+        level->tile_bytes = ROW_HEAD + TL_SKETCH_BYTES * distincts;
+        // Slots are at least 8, so every column begins where a double may.
+        uint32_t at = level->slots * 8;
+        for (uint32_t m = 0; m < layout->measures; m++)
+            for (int column = 0; column < TL_COLUMNS; column++) {
+                level->column_offset[m][column] = at;
+                if (!keeps(level, m, column)) continue;
+                at += level->slots * column_bytes[column];
+                level->tile_bytes += column_bytes[column];
+            }
+        level->sketches_offset = at;
+        offset += at + level->slots * TL_SKETCH_BYTES * distincts;
         offset = (offset + 63) & ~63u;
     }
     if (layout->partitions) {
@@ -59,44 +63,80 @@ void tl_layout_finish(tl_layout_t *layout, uint32_t head_bytes) {
 void tl_tile_store(const void *record, const tl_layout_t *layout, int l, uint32_t slot, void *row) {
     const tl_level_t *level = &layout->levels[l];
     const uint8_t *base = (const uint8_t *)record + level->offset;
-    uint32_t n = level->slots;
     uint8_t *p = row;
     memcpy(p, base + slot * 4, 4);
-    memcpy(p + 4, base + n * 4 + slot * 4, 4);
+    memcpy(p + 4, base + level->slots * 4 + slot * 4, 4);
     p += ROW_HEAD;
-    for (uint32_t m = 0; m < layout->measures; m++, p += ROW_MEASURE) {
-        measure_t c = measure_at(base, n, m);
-        memcpy(p, &c.count[slot], 4);
-        memcpy(p + 4, &c.max[slot], 4);
-        memcpy(p + 8, &c.min[slot], 4);
-        memcpy(p + 12, &c.sum[slot], 8);
-        memcpy(p + 20, &c.square[slot], 8);
-    }
+    for (uint32_t m = 0; m < layout->measures; m++)
+        for (int column = 0; column < TL_COLUMNS; column++) {
+            if (!keeps(level, m, column)) continue;
+            uint32_t bytes = column_bytes[column];
+            const uint8_t *from = base + level->column_offset[m][column] + slot * bytes;
+            if (bytes == 4) memcpy(p, from, 4);
+            else memcpy(p, from, 8);
+            p += bytes;
+        }
     if (level->sketches)
         for (uint32_t d = 0; d < layout->distincts; d++, p += TL_SKETCH_BYTES)
-            memcpy(p, sketch_at(base, n, layout->measures, d, slot), TL_SKETCH_BYTES);
+            memcpy(p, sketch_at(base, level, d, slot), TL_SKETCH_BYTES);
 }
 
 void tl_tile_load(void *record, const tl_layout_t *layout, int l, uint32_t slot, const void *row) {
     const tl_level_t *level = &layout->levels[l];
     uint8_t *base = (uint8_t *)record + level->offset;
-    uint32_t n = level->slots;
     const uint8_t *p = row;
     memcpy(base + slot * 4, p, 4);
-    memcpy(base + n * 4 + slot * 4, p + 4, 4);
+    memcpy(base + level->slots * 4 + slot * 4, p + 4, 4);
     p += ROW_HEAD;
-    for (uint32_t m = 0; m < layout->measures; m++, p += ROW_MEASURE) {
-        measure_t c = measure_at(base, n, m);
-        memcpy(&c.count[slot], p, 4);
-        memcpy(&c.max[slot], p + 4, 4);
-        memcpy(&c.min[slot], p + 8, 4);
-        memcpy(&c.sum[slot], p + 12, 8);
-        memcpy(&c.square[slot], p + 20, 8);
-    }
+    for (uint32_t m = 0; m < layout->measures; m++)
+        for (int column = 0; column < TL_COLUMNS; column++) {
+            if (!keeps(level, m, column)) continue;
+            uint32_t bytes = column_bytes[column];
+            memcpy(base + level->column_offset[m][column] + slot * bytes, p, bytes);
+            p += bytes;
+        }
     if (level->sketches)
         for (uint32_t d = 0; d < layout->distincts; d++, p += TL_SKETCH_BYTES)
-            memcpy(sketch_at(base, n, layout->measures, d, slot), p, TL_SKETCH_BYTES);
+            memcpy(sketch_at(base, level, d, slot), p, TL_SKETCH_BYTES);
 }
+
+// MARK: memory
+
+void tl_prefetch(const void *record, const tl_layout_t *layout, int64_t time, uint32_t partition) {
+    const uint8_t *base = record;
+    for (uint32_t at = 0; at < 192; at += 64) __builtin_prefetch(base + at, 1);
+    for (int l = 0; l < TL_LEVELS; l++) {
+        const tl_level_t *level = &layout->levels[l];
+        if (!level->slots) continue;
+        uint32_t slot = (uint32_t)(time / level->width) & (level->slots - 1);
+        const uint8_t *columns = base + level->offset;
+        for (uint32_t at = 0; at < level->sketches_offset; at += 64) __builtin_prefetch(columns + at, 1);
+        if (level->sketches)
+            for (uint32_t d = 0; d < layout->distincts; d++) __builtin_prefetch(sketch_at(columns, level, d, slot), 1);
+        if (!layout->partitions) continue;
+        const uint8_t *rows = base + level->partials_offset + (size_t)slot * layout->partitions * level->tile_bytes;
+        for (uint32_t at = 0; at < layout->partitions * level->tile_bytes; at += 64) __builtin_prefetch(rows + at, 1);
+    }
+    if (layout->partitions) __builtin_prefetch(base + layout->last_offset + partition * 8, 1);
+}
+
+enum { HUGE_PAGE = 2 << 20 };
+
+static size_t slab_bytes(size_t bytes) { return (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE; }
+
+void *tl_slab_allocate(size_t bytes) {
+    // Room to cut an aligned piece out of; pages that are never touched cost nothing.
+    size_t size = slab_bytes(bytes), asked = size + HUGE_PAGE;
+    uint8_t *raw = mmap(NULL, asked, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (raw == MAP_FAILED) return NULL;
+    uint8_t *slab = (uint8_t *)(((uintptr_t)raw + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
+    if (slab > raw) munmap(raw, (size_t)(slab - raw));
+    if (slab + size < raw + asked) munmap(slab + size, (size_t)(raw + asked - slab - size));
+    madvise(slab, size, MADV_HUGEPAGE);
+    return slab;
+}
+
+void tl_slab_free(void *slab, size_t bytes) { munmap(slab, slab_bytes(bytes)); }
 
 // MARK: sketches
 
@@ -137,20 +177,17 @@ double tl_sketch_estimate(const uint8_t *sketch) {
 
 static void columns_reset(uint8_t *base, const tl_layout_t *layout, const tl_level_t *level, uint32_t slot,
                           uint32_t index) {
-    uint32_t n = level->slots;
     ((uint32_t *)base)[slot] = index;
-    ((uint32_t *)base)[n + slot] = 0;
+    ((uint32_t *)base)[level->slots + slot] = 0;
     for (uint32_t m = 0; m < layout->measures; m++) {
-        measure_t c = measure_at(base, n, m);
-        c.count[slot] = 0;
-        c.max[slot] = -INFINITY;
-        c.min[slot] = INFINITY;
-        c.sum[slot] = 0;
-        c.square[slot] = 0;
+        if (keeps(level, m, COUNT)) counts_of(base, level, m)[slot] = 0;
+        if (keeps(level, m, MAX)) floats_of(base, level, m, MAX)[slot] = -INFINITY;
+        if (keeps(level, m, MIN)) floats_of(base, level, m, MIN)[slot] = INFINITY;
+        if (keeps(level, m, SUM)) doubles_of(base, level, m, SUM)[slot] = 0;
+        if (keeps(level, m, SQUARE)) doubles_of(base, level, m, SQUARE)[slot] = 0;
     }
     if (level->sketches)
-        for (uint32_t d = 0; d < layout->distincts; d++)
-            memset(sketch_at(base, n, layout->measures, d, slot), 0, TL_SKETCH_BYTES);
+        for (uint32_t d = 0; d < layout->distincts; d++) memset(sketch_at(base, level, d, slot), 0, TL_SKETCH_BYTES);
 }
 
 int tl_tile_add(void *record, const tl_layout_t *layout, int l, uint32_t index, const double *values,
@@ -165,17 +202,15 @@ int tl_tile_add(void *record, const tl_layout_t *layout, int l, uint32_t index, 
     for (uint32_t m = 0; m < layout->measures; m++) {
         double v = values[m];
         if (isnan(v)) continue;
-        measure_t c = measure_at(base, n, m);
-        c.count[slot] += 1;
-        c.sum[slot] += v;
-        c.square[slot] += v * v;
         float f = (float)v;
-        if (f > c.max[slot]) c.max[slot] = f;
-        if (f < c.min[slot]) c.min[slot] = f;
+        if (keeps(level, m, COUNT)) counts_of(base, level, m)[slot] += 1;
+        if (keeps(level, m, SUM)) doubles_of(base, level, m, SUM)[slot] += v;
+        if (keeps(level, m, SQUARE)) doubles_of(base, level, m, SQUARE)[slot] += v * v;
+        if (keeps(level, m, MAX) && f > floats_of(base, level, m, MAX)[slot]) floats_of(base, level, m, MAX)[slot] = f;
+        if (keeps(level, m, MIN) && f < floats_of(base, level, m, MIN)[slot]) floats_of(base, level, m, MIN)[slot] = f;
     }
     if (level->sketches)
-        for (uint32_t d = 0; d < layout->distincts; d++)
-            sketch_add(sketch_at(base, n, layout->measures, d, slot), hashes[d]);
+        for (uint32_t d = 0; d < layout->distincts; d++) sketch_add(sketch_at(base, level, d, slot), hashes[d]);
     return 1;
 }
 
@@ -191,6 +226,32 @@ static inline uint32_t load32(const uint8_t *p) {
     return v;
 }
 
+static inline float load_float(const uint8_t *p) {
+    float v;
+    memcpy(&v, p, 4);
+    return v;
+}
+
+static inline double load_double(const uint8_t *p) {
+    double v;
+    memcpy(&v, p, 8);
+    return v;
+}
+
+static void row_reset(uint8_t *row, const tl_layout_t *layout, const tl_level_t *level, uint32_t index) {
+    memset(row, 0, level->tile_bytes);
+    memcpy(row, &index, 4);
+    uint8_t *p = row + ROW_HEAD;
+    const float lowest = -INFINITY, highest = INFINITY;
+    for (uint32_t m = 0; m < layout->measures; m++)
+        for (int column = 0; column < TL_COLUMNS; column++) {
+            if (!keeps(level, m, column)) continue;
+            if (column == MAX) memcpy(p, &lowest, 4);
+            if (column == MIN) memcpy(p, &highest, 4);
+            p += column_bytes[column];
+        }
+}
+
 int tl_partial_add(void *record, const tl_layout_t *layout, int l, uint32_t index, uint32_t partition,
                    const double *values, const uint64_t *hashes) {
     const tl_level_t *level = &layout->levels[l];
@@ -198,38 +259,25 @@ int tl_partial_add(void *record, const tl_layout_t *layout, int l, uint32_t inde
     uint8_t *row = tl_partial(record, layout, l, slot, partition);
     uint32_t held = load32(row);
     if (held > index) return 0;
-    if (held != index) {
-        memset(row, 0, level->tile_bytes);
-        memcpy(row, &index, 4);
-        float lowest = -INFINITY, highest = INFINITY;
-        for (uint32_t m = 0; m < layout->measures; m++) {
-            memcpy(row + ROW_HEAD + m * ROW_MEASURE + 4, &lowest, 4);
-            memcpy(row + ROW_HEAD + m * ROW_MEASURE + 8, &highest, 4);
-        }
-    }
+    if (held != index) row_reset(row, layout, level, index);
     uint32_t count = load32(row + 4) + 1;
     memcpy(row + 4, &count, 4);
     uint8_t *p = row + ROW_HEAD;
-    for (uint32_t m = 0; m < layout->measures; m++, p += ROW_MEASURE) {
-        double v = values[m];
-        if (isnan(v)) continue;
-        float f = (float)v, max, min;
-        double sum, square;
-        uint32_t measured = load32(p) + 1;
-        memcpy(p, &measured, 4);
-        memcpy(&max, p + 4, 4);
-        memcpy(&min, p + 8, 4);
-        memcpy(&sum, p + 12, 8);
-        memcpy(&square, p + 20, 8);
-        if (f > max) max = f;
-        if (f < min) min = f;
-        sum += v;
-        square += v * v;
-        memcpy(p + 4, &max, 4);
-        memcpy(p + 8, &min, 4);
-        memcpy(p + 12, &sum, 8);
-        memcpy(p + 20, &square, 8);
-    }
+    for (uint32_t m = 0; m < layout->measures; m++)
+        for (int column = 0; column < TL_COLUMNS; column++) {
+            if (!keeps(level, m, column)) continue;
+            double v = values[m];
+            if (!isnan(v)) {
+                float f = (float)v;
+                uint32_t measured = column == COUNT ? load32(p) + 1 : 0;
+                double sum = column == SUM ? load_double(p) + v : column == SQUARE ? load_double(p) + v * v : 0;
+                if (column == COUNT) memcpy(p, &measured, 4);
+                else if (column == MAX && f > load_float(p)) memcpy(p, &f, 4);
+                else if (column == MIN && f < load_float(p)) memcpy(p, &f, 4);
+                else if (column >= SUM) memcpy(p, &sum, 8);
+            }
+            p += column_bytes[column];
+        }
     if (level->sketches)
         for (uint32_t d = 0; d < layout->distincts; d++, p += TL_SKETCH_BYTES) sketch_add(p, hashes[d]);
     tl_partials_merge(record, layout, l, slot);
@@ -252,23 +300,20 @@ void tl_partials_merge(void *record, const tl_layout_t *layout, int l, uint32_t 
         if (load32(row) != newest) continue;
         ((uint32_t *)base)[n + slot] += load32(row + 4);
         const uint8_t *p = row + ROW_HEAD;
-        for (uint32_t m = 0; m < layout->measures; m++, p += ROW_MEASURE) {
-            measure_t c = measure_at(base, n, m);
-            float max, min;
-            double sum, square;
-            memcpy(&max, p + 4, 4);
-            memcpy(&min, p + 8, 4);
-            memcpy(&sum, p + 12, 8);
-            memcpy(&square, p + 20, 8);
-            c.count[slot] += load32(p);
-            c.sum[slot] += sum;
-            c.square[slot] += square;
-            if (max > c.max[slot]) c.max[slot] = max;
-            if (min < c.min[slot]) c.min[slot] = min;
-        }
+        for (uint32_t m = 0; m < layout->measures; m++)
+            for (int column = 0; column < TL_COLUMNS; column++) {
+                if (!keeps(level, m, column)) continue;
+                if (column == COUNT) counts_of(base, level, m)[slot] += load32(p);
+                else if (column >= SUM) doubles_of(base, level, m, column)[slot] += load_double(p);
+                else {
+                    float *held = &floats_of(base, level, m, column)[slot], v = load_float(p);
+                    if (column == MAX ? v > *held : v < *held) *held = v;
+                }
+                p += column_bytes[column];
+            }
         if (level->sketches)
             for (uint32_t d = 0; d < layout->distincts; d++, p += TL_SKETCH_BYTES)
-                sketch_merge(sketch_at(base, n, layout->measures, d, slot), p);
+                sketch_merge(sketch_at(base, level, d, slot), p);
     }
 }
 
@@ -276,8 +321,9 @@ void tl_partials_merge(void *record, const tl_layout_t *layout, int l, uint32_t 
 
 // One body, compiled for three instruction sets. Sums run in TL_LANES lanes (lane = slot mod 8) and fold pairwise, so
 // every instruction set adds in the same order and gives the same bits.
-static inline __attribute__((always_inline)) void window_body(const uint8_t *base, uint32_t n, uint32_t measures,
-                                                              uint32_t first, uint32_t span, tl_window_t *w) {
+static inline __attribute__((always_inline)) void window_body(const uint8_t *base, const tl_level_t *level, uint32_t n,
+                                                              uint32_t measures, uint32_t first, uint32_t span,
+                                                              tl_window_t *w) {
     const uint32_t *restrict index = (const uint32_t *)base;
     const uint32_t *restrict count = index + n;
     uint32_t inside[64];
@@ -289,31 +335,43 @@ static inline __attribute__((always_inline)) void window_body(const uint8_t *bas
     }
     w->count = total;
     for (uint32_t m = 0; m < measures; m++) {
-        measure_t c = measure_at(base, n, m);
-        const uint32_t *restrict mc = c.count;
-        const double *restrict s = c.sum;
-        const double *restrict q = c.square;
-        const float *restrict hi = c.max;
-        const float *restrict lo = c.min;
-        uint32_t measured = 0;
+        uint32_t measured = total;
+        if (keeps(level, m, COUNT)) {
+            const uint32_t *restrict mc = counts_of(base, level, m);
+            measured = 0;
+            for (uint32_t i = 0; i < n; i++) measured += mc[i] & inside[i];
+        }
         double sum[TL_LANES] = {0}, square[TL_LANES] = {0};
         float max[TL_LANES], min[TL_LANES];
         for (int k = 0; k < TL_LANES; k++) {
             max[k] = -INFINITY;
             min[k] = INFINITY;
         }
-        for (uint32_t i = 0; i < n; i += TL_LANES) {
-            for (int k = 0; k < TL_LANES; k++) measured += mc[i + k] & inside[i + k];
-            for (int k = 0; k < TL_LANES; k++) sum[k] += inside[i + k] ? s[i + k] : 0.0;
-            for (int k = 0; k < TL_LANES; k++) square[k] += inside[i + k] ? q[i + k] : 0.0;
-            for (int k = 0; k < TL_LANES; k++) {
-                float v = inside[i + k] ? hi[i + k] : -INFINITY;
-                max[k] = v > max[k] ? v : max[k];
-            }
-            for (int k = 0; k < TL_LANES; k++) {
-                float v = inside[i + k] ? lo[i + k] : INFINITY;
-                min[k] = v < min[k] ? v : min[k];
-            }
+        if (keeps(level, m, SUM)) {
+            const double *restrict s = doubles_of(base, level, m, SUM);
+            for (uint32_t i = 0; i < n; i += TL_LANES)
+                for (int k = 0; k < TL_LANES; k++) sum[k] += inside[i + k] ? s[i + k] : 0.0;
+        }
+        if (keeps(level, m, SQUARE)) {
+            const double *restrict q = doubles_of(base, level, m, SQUARE);
+            for (uint32_t i = 0; i < n; i += TL_LANES)
+                for (int k = 0; k < TL_LANES; k++) square[k] += inside[i + k] ? q[i + k] : 0.0;
+        }
+        if (keeps(level, m, MAX)) {
+            const float *restrict hi = floats_of(base, level, m, MAX);
+            for (uint32_t i = 0; i < n; i += TL_LANES)
+                for (int k = 0; k < TL_LANES; k++) {
+                    float v = inside[i + k] ? hi[i + k] : -INFINITY;
+                    max[k] = v > max[k] ? v : max[k];
+                }
+        }
+        if (keeps(level, m, MIN)) {
+            const float *restrict lo = floats_of(base, level, m, MIN);
+            for (uint32_t i = 0; i < n; i += TL_LANES)
+                for (int k = 0; k < TL_LANES; k++) {
+                    float v = inside[i + k] ? lo[i + k] : INFINITY;
+                    min[k] = v < min[k] ? v : min[k];
+                }
         }
         for (int half = TL_LANES / 2; half; half /= 2)
             for (int k = 0; k < half; k++) {
@@ -326,28 +384,29 @@ static inline __attribute__((always_inline)) void window_body(const uint8_t *bas
     }
 }
 
-typedef void (*window_fn)(const uint8_t *, uint32_t, uint32_t, uint32_t, uint32_t, tl_window_t *);
+typedef void (*window_fn)(const uint8_t *, const tl_level_t *, uint32_t, uint32_t, uint32_t,
+                          tl_window_t *);
 
-static void window_scalar(const uint8_t *base, uint32_t n, uint32_t measures, uint32_t first, uint32_t span,
-                          tl_window_t *w) {
-    window_body(base, n, measures, first, span, w);
+static void window_scalar(const uint8_t *base, const tl_level_t *level, uint32_t measures, uint32_t first,
+                          uint32_t span, tl_window_t *w) {
+    window_body(base, level, level->slots, measures, first, span, w);
 }
 
 #if defined(__x86_64__)
 TARGET("avx2,fma")
-static void window_avx2(const uint8_t *base, uint32_t n, uint32_t measures, uint32_t first, uint32_t span,
-                        tl_window_t *w) {
-    if (n == 64) window_body(base, 64, measures, first, span, w);
-    else if (n == 32) window_body(base, 32, measures, first, span, w);
-    else window_body(base, n, measures, first, span, w);
+static void window_avx2(const uint8_t *base, const tl_level_t *level, uint32_t measures, uint32_t first,
+                          uint32_t span, tl_window_t *w) {
+    if (level->slots == 64) window_body(base, level, 64, measures, first, span, w);
+    else if (level->slots == 32) window_body(base, level, 32, measures, first, span, w);
+    else window_body(base, level, level->slots, measures, first, span, w);
 }
 
 TARGET("avx512f,avx512dq,avx512bw,avx512vl,prefer-256-bit")
-static void window_avx512(const uint8_t *base, uint32_t n, uint32_t measures, uint32_t first, uint32_t span,
-                          tl_window_t *w) {
-    if (n == 64) window_body(base, 64, measures, first, span, w);
-    else if (n == 32) window_body(base, 32, measures, first, span, w);
-    else window_body(base, n, measures, first, span, w);
+static void window_avx512(const uint8_t *base, const tl_level_t *level, uint32_t measures, uint32_t first,
+                          uint32_t span, tl_window_t *w) {
+    if (level->slots == 64) window_body(base, level, 64, measures, first, span, w);
+    else if (level->slots == 32) window_body(base, level, 32, measures, first, span, w);
+    else window_body(base, level, level->slots, measures, first, span, w);
 }
 #endif
 
@@ -375,13 +434,13 @@ void tl_window_read(const void *record, const tl_layout_t *layout, int l, uint32
                     tl_window_t *window) {
     const tl_level_t *level = &layout->levels[l];
     const uint8_t *base = (const uint8_t *)record + level->offset;
-    window_read(base, level->slots, layout->measures, first, last - first, window);
+    window_read(base, level, layout->measures, first, last - first, window);
     if (!sketches || !level->sketches) return;
     const uint32_t *index = (const uint32_t *)base;
     for (uint32_t d = 0; d < layout->distincts; d++) {
         memset(window->sketch[d], 0, TL_SKETCH_BYTES);
         for (uint32_t i = 0; i < level->slots; i++)
             if (index[i] - first <= last - first)
-                sketch_merge(window->sketch[d], sketch_at(base, level->slots, layout->measures, d, i));
+                sketch_merge(window->sketch[d], sketch_at(base, level, d, i));
     }
 }

@@ -6,8 +6,9 @@
 ///
 /// A tile is known by its index, time divided by its width, counted from 1970; index 0 is an empty slot. A ring's
 /// slot is the index modulo the ring's size, so a newer tile takes the place of one that no window reaches any more.
-/// Per level the record holds columns (`index`, `count`, then for each measure `count`, `sum`, `square`, `max`, `min`,
-/// then for each distinct a sketch): a window is a masked sum over columns.
+/// Per level the record holds columns (`index`, `count`, then for each measure those of `count`, `max`, `min`, `sum`,
+/// `square` that a feature of this level needs, then for each distinct a sketch): a window is a masked sum over columns.
+/// What nobody reads is not kept: an event costs the cache lines of its entities' records.
 
 enum {
     TL_LEVELS = 3,
@@ -17,12 +18,18 @@ enum {
     TL_LANES = 8,          // sums run in 8 lanes and fold in one written order, so every machine gets the same bits
 };
 
+/// The columns of a measure. Where `TL_COUNT` is left out, every event has the measure: its count is the tile's.
+enum { TL_COUNT = 1, TL_MAX = 2, TL_MIN = 4, TL_SUM = 8, TL_SQUARE = 16, TL_COLUMNS = 5 };
+
 typedef struct {
     uint32_t slots;   // a power of two; 0 where no window needs the level
     uint32_t offset;  // of the level's columns in the record
     uint32_t sketches;  // whether this level keeps the distinct sketches
     uint32_t tile_bytes;  // of one tile in its row form
     uint32_t partials_offset;  // of the tiles in row form, [slot][partition], in a shared record
+    uint32_t sketches_offset;  // of the sketches, from the level's columns
+    uint8_t columns[TL_MEASURES_MAX];  // which of TL_COUNT ... TL_SQUARE each measure keeps
+    uint32_t column_offset[TL_MEASURES_MAX][TL_COLUMNS];  // from the level's columns
     int64_t width;    // microseconds
 } tl_level_t;
 
@@ -49,11 +56,11 @@ typedef struct {
     uint8_t sketch[TL_DISTINCTS_MAX][TL_SKETCH_BYTES];
 } tl_window_t;
 
-/// Lays out a record whose columns begin at `head_bytes`. Levels' `slots`, `width` and `sketches` are given.
+/// Lays out a record whose columns begin at `head_bytes`. Levels' `slots`, `width`, `sketches` and `columns` are given.
 void tl_layout_finish(tl_layout_t *layout, uint32_t head_bytes);
 
-/// A tile in row form: index (u32), count (u32), then per measure count (u32), max (f32), min (f32), sum (f64),
-/// square (f64), then the sketches. Little-endian, unaligned: the form of a change and of a partial.
+/// A tile in row form: index (u32), count (u32), then per measure the kept ones of count (u32), max (f32), min (f32),
+/// sum (f64), square (f64), then the sketches. Little-endian, unaligned: the form of a change and of a partial.
 void tl_tile_store(const void *record, const tl_layout_t *layout, int level, uint32_t slot, void *row);
 void tl_tile_load(void *record, const tl_layout_t *layout, int level, uint32_t slot, const void *row);
 
@@ -73,6 +80,16 @@ void tl_partials_merge(void *record, const tl_layout_t *layout, int level, uint3
 /// Aggregates the tiles `first ... last` of a level. `sketches` says whether the distinct sketches are wanted.
 void tl_window_read(const void *record, const tl_layout_t *layout, int level, uint32_t first, uint32_t last,
                     int sketches, tl_window_t *window);
+
+/// Asks the processor for the cache lines of a record that an event of this time will need. A hint: any record may be
+/// given. `partition` matters to shared records.
+void tl_prefetch(const void *record, const tl_layout_t *layout, int64_t time, uint32_t partition);
+
+static inline void tl_prefetch_line(const void *address) { __builtin_prefetch(address); }
+
+/// Aligned to huge pages where the kernel has them; a record spans several pages, so the page walk counts. Zeroed.
+void *tl_slab_allocate(size_t bytes);
+void tl_slab_free(void *slab, size_t bytes);
 
 /// How many distinct values a sketch has seen. Method: HyperLogLog (Flajolet et al. 2007) with 64 registers and linear
 /// counting for few values; standard error 13 %, under 10 % below 40 values.

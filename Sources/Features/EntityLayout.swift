@@ -12,6 +12,10 @@ import Changes
     let entity: Pipeline.Entity
     let kind: UInt8
     let c: UnsafeMutablePointer<tl_layout_t>
+    private let levels: UnsafeMutablePointer<tl_level_t>
+    /// The entity's windows, in the pipeline's order.
+    let spans: UnsafeMutablePointer<tl_span_t>
+    let spanCount: Int
 
     init(_ pipeline: Pipeline, kind: Int, partitions: Int) {
         let entity = pipeline.entities[kind]
@@ -19,25 +23,36 @@ import Changes
         self.kind = UInt8(kind)
         unsafe c = .allocate(capacity: 1)
         unsafe c.initialize(to: tl_layout_t())
+        unsafe levels = (UnsafeMutableRawPointer(c) + MemoryLayout<tl_layout_t>.offset(of: \.levels)!)
+            .assumingMemoryBound(to: tl_level_t.self)
+        spanCount = entity.windows.count
+        unsafe spans = .allocate(capacity: max(1, spanCount))
+        for (index, window) in entity.windows.enumerated() {
+            unsafe (spans + index).initialize(
+                to: tl_span_t(
+                    level: UInt32(window.level), tiles: UInt32(window.tiles), sketches: window.sketches ? 1 : 0))
+        }
         unsafe c.pointee.measures = UInt32(entity.measures.count)
         unsafe c.pointee.distincts = UInt32(entity.distincts.count)
         unsafe c.pointee.partitions = entity.shared ? UInt32(partitions) : 0
         for level in TileLevel.all {
             let used = entity.windows.filter { $0.level == level.index }
-            withLevel(level.index) {
-                $0.slots = used.isEmpty ? 0 : UInt32(level.slots)
-                $0.width = level.width
-                $0.sketches = used.contains(where: \.sketches) ? 1 : 0
-                for measure in entity.measures.indices {
-                    let columns = Self.columns(pipeline, entity: kind, level: level.index, measure: measure)
-                    unsafe withUnsafeMutableBytes(of: &$0.columns) { unsafe $0[measure] = columns }
-                }
+            let shape = unsafe levels + level.index
+            unsafe shape.pointee.slots = used.isEmpty ? 0 : UInt32(level.slots)
+            unsafe shape.pointee.width = level.width
+            unsafe shape.pointee.sketches = used.contains(where: \.sketches) ? 1 : 0
+            for measure in entity.measures.indices {
+                let columns = Self.columns(pipeline, entity: kind, level: level.index, measure: measure)
+                unsafe withUnsafeMutableBytes(of: &shape.pointee.columns) { unsafe $0[measure] = columns }
             }
         }
         unsafe tl_layout_finish(c, UInt32(Self.headBytes))
     }
 
-    deinit { unsafe c.deallocate() }
+    deinit {
+        unsafe c.deallocate()
+        unsafe spans.deallocate()
+    }
 
     /// Which columns of a measure the features of a level read. Every event has a required one: its count is the tile's.
     private static func columns(_ pipeline: Pipeline, entity: Int, level: Int, measure: Int) -> UInt8 {
@@ -65,19 +80,9 @@ import Changes
 
     var recordBytes: Int { unsafe Int(c.pointee.record_bytes) }
 
-    func level(_ index: Int) -> tl_level_t {
-        switch index {
-        case 0: unsafe c.pointee.levels.0
-        case 1: unsafe c.pointee.levels.1
-        default: unsafe c.pointee.levels.2
-        }
-    }
+    /// Tiles of a level's ring; 0 where no window needs the level.
+    func slots(_ level: Int) -> UInt32 { unsafe levels[level].slots }
 
-    private func withLevel(_ index: Int, _ change: (inout tl_level_t) -> Void) {
-        switch index {
-        case 0: unsafe change(&c.pointee.levels.0)
-        case 1: unsafe change(&c.pointee.levels.1)
-        default: unsafe change(&c.pointee.levels.2)
-        }
-    }
+    /// Bytes of one tile in its row form.
+    func tileBytes(_ level: Int) -> Int { unsafe Int(levels[level].tile_bytes) }
 }

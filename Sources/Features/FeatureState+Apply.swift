@@ -29,12 +29,12 @@ extension FeatureState {
             unsafe RecordHead.setLast(record, last)
         }
         while let level = reader.read(UInt8.self) {
-            guard level < 3, layout.level(Int(level)).slots > 0,
-                let row = unsafe reader.read(count: Int(layout.level(Int(level)).tile_bytes)),
+            guard level < 3, layout.slots(Int(level)) > 0,
+                let row = unsafe reader.read(count: layout.tileBytes(Int(level))),
                 let bytes = row.baseAddress
             else { return false }
             let index = unsafe UInt32(littleEndian: bytes.loadUnaligned(as: UInt32.self))
-            let slot = index & (layout.level(Int(level)).slots - 1)
+            let slot = index & (layout.slots(Int(level)) - 1)
             if layout.entity.shared {
                 guard let partial = unsafe tl_partial(record, layout.c, Int32(level), slot, UInt32(partition)) else {
                     return false
@@ -136,8 +136,8 @@ extension FeatureState {
         let lengthAt = writer.count
         writer.append(UInt32(0))
         writer.append(last)
-        for level in TileLevel.all where layout.level(level.index).slots > 0 {
-            let bytes = Int(layout.level(level.index).tile_bytes)
+        for level in TileLevel.all where layout.slots(level.index) > 0 {
+            let bytes = layout.tileBytes(level.index)
             for slot in 0..<UInt32(level.slots) {
                 let mark = writer.count
                 writer.append(UInt8(level.index))

@@ -21,14 +21,14 @@ extension FeatureState {
         _ record: UnsafeMutableRawPointer, _ layout: EntityLayout, partition: Int, to writer: inout ByteWriter
     ) {
         unsafe writer.append(layout.entity.shared ? partialLast(record, layout, partition) : RecordHead.last(record))
-        for level in TileLevel.all where layout.level(level.index).slots > 0 {
+        for level in TileLevel.all where layout.slots(level.index) > 0 {
             var bits = unsafe RecordHead.dirty(record, level.firstBit >> 6) >> UInt64(level.firstBit & 63)
             if level.slots < 64 { bits &= (1 << UInt64(level.slots)) - 1 }
             while bits != 0 {
                 let slot = UInt32(bits.trailingZeroBitCount)
                 bits &= bits - 1
                 writer.append(UInt8(level.index))
-                let target = unsafe writer.extend(by: Int(layout.level(level.index).tile_bytes))
+                let target = unsafe writer.extend(by: layout.tileBytes(level.index))
                 unsafe copyTile(record, layout, level: level.index, slot: slot, partition: partition, to: target)
             }
         }
@@ -67,7 +67,7 @@ extension FeatureState {
             let level = Int(entry.level)
             if layout.entity.shared {
                 let row = unsafe tl_partial(entry.record, layout.c, Int32(level), entry.slot, UInt32(entry.partition))!
-                unsafe row.copyMemory(from: saved, byteCount: Int(layout.level(level).tile_bytes))
+                unsafe row.copyMemory(from: saved, byteCount: layout.tileBytes(level))
                 unsafe tl_partials_merge(entry.record, layout.c, Int32(level), entry.slot)
             } else {
                 unsafe tl_tile_load(entry.record, layout.c, Int32(level), entry.slot, saved)
@@ -89,7 +89,7 @@ extension FeatureState {
     ) {
         guard unsafe !RecordHead.testAndSetDirty(record, bit: level.firstBit + Int(slot)) else { return }
         let layout = table(number).layout
-        let bytes = Int(layout.level(level.index).tile_bytes)
+        let bytes = layout.tileBytes(level.index)
         let offset = journalBytes.count
         let target = unsafe journalBytes.extend(by: bytes)
         unsafe copyTile(record, layout, level: level.index, slot: slot, partition: partition, to: target)
@@ -114,7 +114,7 @@ extension FeatureState {
     ) {
         if layout.entity.shared {
             let row = unsafe tl_partial(record, layout.c, Int32(level), slot, UInt32(partition))!
-            unsafe target.copyMemory(from: row, byteCount: Int(layout.level(level).tile_bytes))
+            unsafe target.copyMemory(from: row, byteCount: layout.tileBytes(level))
         } else {
             unsafe tl_tile_store(record, layout.c, Int32(level), slot, target)
         }

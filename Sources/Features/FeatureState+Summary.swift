@@ -22,12 +22,7 @@ extension FeatureState {
         }
         guard let record = unsafe record else { return nil }
         let layout = layouts[entity]
-        for (offset, window) in layout.entity.windows.enumerated() {
-            let index = UInt32(time / TileLevel.all[window.level].width)
-            unsafe tl_window_read(
-                record, layout.c, Int32(window.level), index - UInt32(window.tiles), index, window.sketches ? 1 : 0,
-                windows(of: entity) + offset)
-        }
+        unsafe readWindows(record, layout, entity: entity, time: time)
         var features: [(String, Float)] = []
         for (index, feature) in pipeline.features.enumerated() {
             switch feature {

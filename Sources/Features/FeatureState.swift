@@ -168,24 +168,12 @@ import Changes
         }
         unsafe touch(record, number)
         before[entity] = unsafe RecordHead.last(record)
-        var late = false
-        for level in TileLevel.all where layout.level(level.index).slots > 0 {
-            let index = UInt32(time / level.width)
-            let slot = index & UInt32(level.slots - 1)
+        for level in TileLevel.all where layout.slots(level.index) > 0 {
+            let slot = UInt32(time / level.width) & UInt32(level.slots - 1)
             unsafe save(record, number, level: level, slot: slot, partition: partition)
-            let added =
-                unsafe layout.entity.shared
-                ? tl_partial_add(
-                    record, layout.c, Int32(level.index), index, UInt32(partition), values, hashes)
-                : tl_tile_add(record, layout.c, Int32(level.index), index, values, hashes)
-            if added == 0 { late = true }
-            let base = windowBase[entity]
-            for (offset, window) in layout.entity.windows.enumerated() where window.level == level.index {
-                unsafe tl_window_read(
-                    record, layout.c, Int32(level.index), index - UInt32(window.tiles), index, window.sketches ? 1 : 0,
-                    windows + base + offset)
-            }
         }
+        let late = unsafe tl_add(record, layout.c, time, UInt32(partition), values, hashes) != 0
+        unsafe readWindows(record, layout, entity: entity, time: time)
         if layout.entity.shared {
             let last = unsafe partialLast(record, layout, partition)
             if time > last { unsafe setPartialLast(record, layout, partition, time) }
@@ -193,6 +181,12 @@ import Changes
             unsafe RecordHead.setLast(record, time)
         }
         return late
+    }
+
+    /// Aggregates an entity's windows as of a time.
+    func readWindows(_ record: UnsafeMutableRawPointer, _ layout: EntityLayout, entity: Int, time: Int64) {
+        unsafe tl_windows_read(
+            record, layout.c, time, layout.spans, UInt32(layout.spanCount), windows + windowBase[entity])
     }
 
     func compute(_ decoder: EventDecoder, time: Int64, row: UnsafeMutablePointer<Float>) {

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #if defined(__x86_64__)
+#include <immintrin.h>
 #define TARGET(x) __attribute__((target(x)))
 #else
 #define TARGET(x)
@@ -151,27 +152,60 @@ static void sketch_add(uint8_t *sketch, uint64_t hash) {
     if (((*byte >> shift) & 15) < rank) *byte = (uint8_t)((*byte & ~(15u << shift)) | (rank << shift));
 }
 
-static void sketch_merge(uint8_t *into, const uint8_t *from) {
+// Registers are compared as nibbles in place: a shift would change no comparison.
+static inline void sketch_merge(uint8_t *restrict into, const uint8_t *restrict from) {
     for (int i = 0; i < TL_SKETCH_BYTES; i++) {
-        uint8_t a = into[i], b = from[i];
-        uint8_t low = (a & 15) > (b & 15) ? (a & 15) : (b & 15);
-        uint8_t high = (a >> 4) > (b >> 4) ? (a >> 4) : (b >> 4);
-        into[i] = (uint8_t)(low | (high << 4));
+        uint8_t low_a = into[i] & 0x0F, low_b = from[i] & 0x0F, high_a = into[i] & 0xF0, high_b = from[i] & 0xF0;
+        into[i] = (uint8_t)((low_a > low_b ? low_a : low_b) | (high_a > high_b ? high_a : high_b));
     }
 }
 
-double tl_sketch_estimate(const uint8_t *sketch) {
-    double inverse = 0;
-    int zeros = 0;
-    for (int i = 0; i < TL_SKETCH_BYTES * 2; i++) {
-        uint32_t rank = (sketch[i >> 1] >> ((i & 1) * 4)) & 15;
-        zeros += rank == 0;
-        inverse += 1.0 / (double)(1u << rank);
-    }
-    double raw = 0.709 * 64 * 64 / inverse;
-    if (raw <= 160 && zeros) return 64 * log(64.0 / zeros);
-    return raw;
+static double linear_counts[TL_SKETCH_BYTES * 2 + 1];
+
+static double estimate(uint32_t inverse, uint32_t zeros) {
+    // `inverse` is the sum of 2^-rank in units of 2^-15: exact, whatever the order.
+    double raw = 0.709 * 64 * 64 / ((double)inverse / 32768.0);
+    return raw <= 160 && zeros ? linear_counts[zeros] : raw;
 }
+
+static double estimate_scalar(const uint8_t *sketch) {
+    uint32_t zeros = 0, inverse = 0;
+    for (int i = 0; i < TL_SKETCH_BYTES; i++) {
+        uint32_t low = sketch[i] & 15, high = sketch[i] >> 4;
+        zeros += (low == 0) + (high == 0);
+        inverse += (32768u >> low) + (32768u >> high);
+    }
+    return estimate(inverse, zeros);
+}
+
+#if defined(__x86_64__)
+TARGET("avx2,popcnt")
+static double estimate_avx2(const uint8_t *sketch) {
+    // 2^(15 - rank) by table, its two bytes apart.
+    const __m256i high_byte = _mm256_setr_epi8(-128, 64, 32, 16, 8, 4, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0,
+                                               -128, 64, 32, 16, 8, 4, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0);
+    const __m256i low_byte = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, -128, 64, 32, 16, 8, 4, 2, 1,
+                                              0, 0, 0, 0, 0, 0, 0, 0, -128, 64, 32, 16, 8, 4, 2, 1);
+    const __m256i nibble = _mm256_set1_epi8(15), none = _mm256_setzero_si256();
+    __m256i registers = _mm256_loadu_si256((const __m256i *)sketch);
+    __m256i low = _mm256_and_si256(registers, nibble);
+    __m256i high = _mm256_and_si256(_mm256_srli_epi16(registers, 4), nibble);
+    uint32_t zeros = (uint32_t)__builtin_popcount((uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(low, none))) +
+                     (uint32_t)__builtin_popcount((uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(high, none)));
+    __m256i large = _mm256_add_epi64(_mm256_sad_epu8(_mm256_shuffle_epi8(high_byte, low), none),
+                                     _mm256_sad_epu8(_mm256_shuffle_epi8(high_byte, high), none));
+    __m256i small = _mm256_add_epi64(_mm256_sad_epu8(_mm256_shuffle_epi8(low_byte, low), none),
+                                     _mm256_sad_epu8(_mm256_shuffle_epi8(low_byte, high), none));
+    __m256i both = _mm256_add_epi64(_mm256_slli_epi64(large, 8), small);
+    __m128i half = _mm_add_epi64(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+    uint32_t inverse = (uint32_t)(_mm_cvtsi128_si64(half) + _mm_extract_epi64(half, 1));
+    return estimate(inverse, zeros);
+}
+#endif
+
+static double (*estimate_chosen)(const uint8_t *) = estimate_scalar;
+
+double tl_sketch_estimate(const uint8_t *sketch) { return estimate_chosen(sketch); }
 
 // MARK: adding
 
@@ -190,7 +224,7 @@ static void columns_reset(uint8_t *base, const tl_layout_t *layout, const tl_lev
         for (uint32_t d = 0; d < layout->distincts; d++) memset(sketch_at(base, level, d, slot), 0, TL_SKETCH_BYTES);
 }
 
-int tl_tile_add(void *record, const tl_layout_t *layout, int l, uint32_t index, const double *values,
+static int tile_add(void *record, const tl_layout_t *layout, int l, uint32_t index, const double *values,
                 const uint64_t *hashes) {
     const tl_level_t *level = &layout->levels[l];
     uint8_t *base = (uint8_t *)record + level->offset;
@@ -252,7 +286,7 @@ static void row_reset(uint8_t *row, const tl_layout_t *layout, const tl_level_t 
         }
 }
 
-int tl_partial_add(void *record, const tl_layout_t *layout, int l, uint32_t index, uint32_t partition,
+static int partial_add(void *record, const tl_layout_t *layout, int l, uint32_t index, uint32_t partition,
                    const double *values, const uint64_t *hashes) {
     const tl_level_t *level = &layout->levels[l];
     uint32_t slot = index & (level->slots - 1);
@@ -315,6 +349,20 @@ void tl_partials_merge(void *record, const tl_layout_t *layout, int l, uint32_t 
             for (uint32_t d = 0; d < layout->distincts; d++, p += TL_SKETCH_BYTES)
                 sketch_merge(sketch_at(base, level, d, slot), p);
     }
+}
+
+int tl_add(void *record, const tl_layout_t *layout, int64_t time, uint32_t partition, const double *values,
+           const uint64_t *hashes) {
+    int late = 0;
+    for (int l = 0; l < TL_LEVELS; l++) {
+        const tl_level_t *level = &layout->levels[l];
+        if (!level->slots) continue;
+        uint32_t index = (uint32_t)(time / level->width);
+        int added = layout->partitions ? partial_add(record, layout, l, index, partition, values, hashes)
+                                       : tile_add(record, layout, l, index, values, hashes);
+        if (!added) late = 1;
+    }
+    return late;
 }
 
 // MARK: reading
@@ -401,16 +449,77 @@ static void window_avx2(const uint8_t *base, const tl_level_t *level, uint32_t m
     else window_body(base, level, level->slots, measures, first, span, w);
 }
 
-TARGET("avx512f,avx512dq,avx512bw,avx512vl,prefer-256-bit")
+// The same lanes in the same order: lane k of a sum holds the slots that are k modulo 8, from the first slot on.
+#define AVX512 "avx512f,avx512dq,avx512bw,avx512vl"
+
+TARGET(AVX512)
+static inline double fold_pd(__m512d lanes) {
+    __m256d four = _mm256_add_pd(_mm512_castpd512_pd256(lanes), _mm512_extractf64x4_pd(lanes, 1));
+    __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+    return _mm_cvtsd_f64(two) + _mm_cvtsd_f64(_mm_unpackhi_pd(two, two));
+}
+
+TARGET(AVX512)
+static inline double sum_pd(const double *values, const __mmask16 *inside, uint32_t n) {
+    __m512d lanes = _mm512_setzero_pd();
+    for (uint32_t i = 0; i < n; i += 16) {
+        __mmask16 in = inside[i >> 4];
+        lanes = _mm512_mask_add_pd(lanes, (__mmask8)in, lanes, _mm512_loadu_pd(values + i));
+        lanes = _mm512_mask_add_pd(lanes, (__mmask8)(in >> 8), lanes, _mm512_loadu_pd(values + i + 8));
+    }
+    return fold_pd(lanes);
+}
+
+TARGET(AVX512)
 static void window_avx512(const uint8_t *base, const tl_level_t *level, uint32_t measures, uint32_t first,
                           uint32_t span, tl_window_t *w) {
-    if (level->slots == 64) window_body(base, level, 64, measures, first, span, w);
-    else if (level->slots == 32) window_body(base, level, 32, measures, first, span, w);
-    else window_body(base, level, level->slots, measures, first, span, w);
+    uint32_t n = level->slots;
+    const uint32_t *index = (const uint32_t *)base;
+    const __m512i from = _mm512_set1_epi32((int)first), limit = _mm512_set1_epi32((int)span);
+    __mmask16 inside[4];
+    __m512i total = _mm512_setzero_si512();
+    for (uint32_t i = 0; i < n; i += 16) {
+        __mmask16 in = _mm512_cmple_epu32_mask(_mm512_sub_epi32(_mm512_loadu_si512(index + i), from), limit);
+        inside[i >> 4] = in;
+        total = _mm512_mask_add_epi32(total, in, total, _mm512_loadu_si512(index + n + i));
+    }
+    w->count = (uint32_t)_mm512_reduce_add_epi32(total);
+    for (uint32_t m = 0; m < measures; m++) {
+        tl_measured_t out = {0, 0, -INFINITY, INFINITY, w->count};
+        if (keeps(level, m, COUNT)) {
+            const uint32_t *counts = counts_of(base, level, m);
+            __m512i measured = _mm512_setzero_si512();
+            for (uint32_t i = 0; i < n; i += 16)
+                measured =
+                    _mm512_mask_add_epi32(measured, inside[i >> 4], measured, _mm512_loadu_si512(counts + i));
+            out.count = (uint32_t)_mm512_reduce_add_epi32(measured);
+        }
+        if (keeps(level, m, SUM)) out.sum = sum_pd(doubles_of(base, level, m, SUM), inside, n);
+        if (keeps(level, m, SQUARE)) out.square = sum_pd(doubles_of(base, level, m, SQUARE), inside, n);
+        if (keeps(level, m, MAX)) {
+            const float *values = floats_of(base, level, m, MAX);
+            __m512 lanes = _mm512_set1_ps(-INFINITY);
+            for (uint32_t i = 0; i < n; i += 16)
+                lanes = _mm512_mask_max_ps(lanes, inside[i >> 4], lanes, _mm512_loadu_ps(values + i));
+            out.max = _mm512_reduce_max_ps(lanes);
+        }
+        if (keeps(level, m, MIN)) {
+            const float *values = floats_of(base, level, m, MIN);
+            __m512 lanes = _mm512_set1_ps(INFINITY);
+            for (uint32_t i = 0; i < n; i += 16)
+                lanes = _mm512_mask_min_ps(lanes, inside[i >> 4], lanes, _mm512_loadu_ps(values + i));
+            out.min = _mm512_reduce_min_ps(lanes);
+        }
+        w->measured[m] = out;
+    }
 }
 #endif
 
-static window_fn choose(int level) {
+static window_fn window_read = window_scalar;
+
+static void choose(int level) {
+    window_read = window_scalar;
+    estimate_chosen = estimate_scalar;
 #if defined(__x86_64__)
     if (level < 0)
         level = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
@@ -418,29 +527,32 @@ static window_fn choose(int level) {
                     ? 2
                 : __builtin_cpu_supports("avx2") ? 1
                                                  : 0;
-    if (level == 2) return window_avx512;
-    if (level == 1) return window_avx2;
+    if (level >= 1) estimate_chosen = estimate_avx2;
+    if (level == 2) window_read = window_avx512;
+    if (level == 1) window_read = window_avx2;
 #endif
-    return window_scalar;
 }
 
-static window_fn window_read = window_scalar;
+__attribute__((constructor)) static void choose_at_start(void) {
+    for (int zeros = 1; zeros <= TL_SKETCH_BYTES * 2; zeros++) linear_counts[zeros] = 64 * log(64.0 / zeros);
+    choose(-1);
+}
 
-__attribute__((constructor)) static void choose_at_start(void) { window_read = choose(-1); }
+void tl_windows_force_level(int level) { choose(level); }
 
-void tl_windows_force_level(int level) { window_read = choose(level); }
-
-void tl_window_read(const void *record, const tl_layout_t *layout, int l, uint32_t first, uint32_t last, int sketches,
-                    tl_window_t *window) {
-    const tl_level_t *level = &layout->levels[l];
-    const uint8_t *base = (const uint8_t *)record + level->offset;
-    window_read(base, level, layout->measures, first, last - first, window);
-    if (!sketches || !level->sketches) return;
-    const uint32_t *index = (const uint32_t *)base;
-    for (uint32_t d = 0; d < layout->distincts; d++) {
-        memset(window->sketch[d], 0, TL_SKETCH_BYTES);
-        for (uint32_t i = 0; i < level->slots; i++)
-            if (index[i] - first <= last - first)
-                sketch_merge(window->sketch[d], sketch_at(base, level, d, i));
+void tl_windows_read(const void *record, const tl_layout_t *layout, int64_t time, const tl_span_t *spans,
+                     uint32_t count, tl_window_t *windows) {
+    for (uint32_t s = 0; s < count; s++) {
+        const tl_level_t *level = &layout->levels[spans[s].level];
+        const uint8_t *base = (const uint8_t *)record + level->offset;
+        uint32_t last = (uint32_t)(time / level->width), span = spans[s].tiles, first = last - span;
+        window_read(base, level, layout->measures, first, span, &windows[s]);
+        if (!spans[s].sketches || !level->sketches) continue;
+        const uint32_t *index = (const uint32_t *)base;
+        for (uint32_t d = 0; d < layout->distincts; d++) {
+            memset(windows[s].sketch[d], 0, TL_SKETCH_BYTES);
+            for (uint32_t i = 0; i < level->slots; i++)
+                if (index[i] - first <= span) sketch_merge(windows[s].sketch[d], sketch_at(base, level, d, i));
+        }
     }
 }

@@ -64,22 +64,27 @@ void tl_layout_finish(tl_layout_t *layout, uint32_t head_bytes);
 void tl_tile_store(const void *record, const tl_layout_t *layout, int level, uint32_t slot, void *row);
 void tl_tile_load(void *record, const tl_layout_t *layout, int level, uint32_t slot, const void *row);
 
-/// Adds one event to the level's tile `index`. `values[m]` is NaN where measure m is missing; `hashes[d]` is 0 where
-/// distinct d is. Returns 0 where the slot already holds a newer tile: the event is late for this level.
-int tl_tile_add(void *record, const tl_layout_t *layout, int level, uint32_t index, const double *values,
-                const uint64_t *hashes);
-
-/// The same in a partial of a shared record, which is then merged into the record's columns.
-int tl_partial_add(void *record, const tl_layout_t *layout, int level, uint32_t index, uint32_t partition,
-                   const double *values, const uint64_t *hashes);
-
 /// Where a partial's tile lies, and the merge of one slot's partials, in the partitions' order, into the columns.
 void *tl_partial(void *record, const tl_layout_t *layout, int level, uint32_t slot, uint32_t partition);
 void tl_partials_merge(void *record, const tl_layout_t *layout, int level, uint32_t slot);
 
-/// Aggregates the tiles `first ... last` of a level. `sketches` says whether the distinct sketches are wanted.
-void tl_window_read(const void *record, const tl_layout_t *layout, int level, uint32_t first, uint32_t last,
-                    int sketches, tl_window_t *window);
+/// A window: `tiles` whole tiles of a level, and the one that the time lies in. `sketches`: whether the distinct ones are
+/// wanted.
+typedef struct {
+    uint32_t level;
+    uint32_t tiles;
+    uint32_t sketches;
+} tl_span_t;
+
+/// Aggregates a record's windows as of a time: `spans` in, as many `windows` out.
+void tl_windows_read(const void *record, const tl_layout_t *layout, int64_t time, const tl_span_t *spans, uint32_t count,
+                     tl_window_t *windows);
+
+/// Adds one event to the tiles of every level. `values[m]` is NaN where measure m is missing; `hashes[d]` is 0 where
+/// distinct d is. In a shared record it goes to the partition's partials, which are merged into the columns. Returns 1 where a level's
+/// slot already holds a newer tile: the event is late for it.
+int tl_add(void *record, const tl_layout_t *layout, int64_t time, uint32_t partition, const double *values,
+           const uint64_t *hashes);
 
 /// Asks the processor for the cache lines of a record that an event of this time will need. A hint: any record may be
 /// given. `partition` matters to shared records.

@@ -3,11 +3,14 @@ import Changes
 
 /// The memory of one entity's record: a head of ours, then the kernel's columns.
 ///
-/// Head, 192 bytes: hash (u64), last event time (i64 µs, 0 for none), dirty slots of the batch (2 × u64), flags (u32),
-/// index (u32), saved last event time (i64), key length (u16), key (up to 104 bytes).
+/// Head, 240 bytes: hash (u64), last event time (i64 µs, 0 for none), dirty slots of the batch (2 × u64), flags (u32),
+/// index (u32), saved last event time (i64), key length (u16), key (up to 104 bytes), at 160 the rings, at
+/// 200 the rings as they were before the batch.
 @safe final class EntityLayout {
-    static let headBytes = 192
+    static let headBytes = 240
     static let keyBytesMax = 104
+    static let ringsOffset = 160
+    static let savedRingsOffset = 200
 
     let entity: Pipeline.Entity
     let kind: UInt8
@@ -35,6 +38,7 @@ import Changes
         unsafe c.pointee.measures = UInt32(entity.measures.count)
         unsafe c.pointee.distincts = UInt32(entity.distincts.count)
         unsafe c.pointee.partitions = entity.shared ? UInt32(partitions) : 0
+        unsafe c.pointee.rings_offset = UInt32(Self.ringsOffset)
         for level in TileLevel.all {
             let used = entity.windows.filter { $0.level == level.index }
             let shape = unsafe levels + level.index

@@ -193,6 +193,16 @@ enum RecordHead {
         unsafe record.storeBytes(of: time, toByteOffset: 40, as: Int64.self)
     }
 
+    static func saveRings(_ record: Record) {
+        unsafe (record + EntityLayout.savedRingsOffset).copyMemory(
+            from: record + EntityLayout.ringsOffset, byteCount: MemoryLayout<tl_rings_t>.size)
+    }
+
+    static func restoreRings(_ record: Record) {
+        unsafe (record + EntityLayout.ringsOffset).copyMemory(
+            from: record + EntityLayout.savedRingsOffset, byteCount: MemoryLayout<tl_rings_t>.size)
+    }
+
     /// Says whether the slot was already dirty in this batch, and makes it so.
     static func testAndSetDirty(_ record: Record, bit: Int) -> Bool {
         let offset = 16 + (bit >> 6) * 8

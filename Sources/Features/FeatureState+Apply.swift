@@ -34,15 +34,15 @@ extension FeatureState {
                 let bytes = row.baseAddress
             else { return false }
             let index = unsafe UInt32(littleEndian: bytes.loadUnaligned(as: UInt32.self))
-            let slot = index & (layout.slots(Int(level)) - 1)
             if layout.entity.shared {
+                let slot = index & (layout.slots(Int(level)) - 1)
                 guard let partial = unsafe tl_partial(record, layout.c, Int32(level), slot, UInt32(partition)) else {
                     return false
                 }
                 unsafe partial.copyMemory(from: bytes, byteCount: row.count)
                 unsafe tl_partials_merge(record, layout.c, Int32(level), slot)
             } else {
-                unsafe tl_tile_load(record, layout.c, Int32(level), slot, bytes)
+                unsafe tl_tile_load(record, layout.c, Int32(level), bytes)
             }
         }
         return true

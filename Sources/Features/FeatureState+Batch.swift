@@ -30,6 +30,10 @@ extension FeatureState {
                 writer.append(UInt8(level.index))
                 let target = unsafe writer.extend(by: layout.tileBytes(level.index))
                 unsafe copyTile(record, layout, level: level.index, slot: slot, partition: partition, to: target)
+                // The batch itself moved the ring past this tile.
+                if unsafe target.loadUnaligned(as: UInt32.self) == 0 {
+                    writer.truncate(to: writer.count - 1 - layout.tileBytes(level.index))
+                }
             }
         }
     }
@@ -56,6 +60,8 @@ extension FeatureState {
 
     /// The log does not have the batch: every tile is as it was before.
     package func rollback() {
+        // The rings first: a merge asks them which tiles are there.
+        for item in touched { unsafe RecordHead.restoreRings(item.record) }
         for entry in journal.reversed() {
             let layout = table(entry.table).layout
             let saved = unsafe UnsafeRawPointer(journalBytes.base + entry.offset)
@@ -70,7 +76,7 @@ extension FeatureState {
                 unsafe row.copyMemory(from: saved, byteCount: layout.tileBytes(level))
                 unsafe tl_partials_merge(entry.record, layout.c, Int32(level), entry.slot)
             } else {
-                unsafe tl_tile_load(entry.record, layout.c, Int32(level), entry.slot, saved)
+                unsafe tl_slot_restore(entry.record, layout.c, Int32(level), entry.slot, saved)
             }
         }
         for item in touched {

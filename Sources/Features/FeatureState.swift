@@ -256,6 +256,7 @@ import Changes
         guard !flags.contains(.inBatch) else { return }
         unsafe RecordHead.setFlags(record, flags.union(.inBatch))
         unsafe RecordHead.saveLast(record, RecordHead.last(record))
+        unsafe RecordHead.saveRings(record)
         unsafe touched.append(Touched(table: number, record: record))
         let layout = table(number).layout
         if layout.entity.shared { unsafe journalLast(record, number, layout) }

@@ -7,7 +7,7 @@ import Testing
     /// Against a dictionary: inserts and removals in any order, hashes that collide, growth in between.
     @Test func equalsADictionary() throws {
         let pipeline = try Pipeline(text: samplePipeline, file: "sample.yaml")
-        let table = EntityTable(EntityLayout(pipeline.entities[0], kind: 0, partitions: 1))
+        let table = EntityTable(EntityLayout(pipeline, kind: 0, partitions: 1))
         var model: [Int: UnsafeMutableRawPointer] = [:]
         var random = SplitMix(state: 12)
         func withKey<Result>(_ id: Int, _ use: (UInt64, UnsafeRawBufferPointer) -> Result) -> Result {

@@ -111,21 +111,24 @@ func same(_ a: [Float], _ b: [Float]) -> Bool {
             -> [Double]
         {
             let last = event.time / width
-            // A late event whose slot a newer tile holds is dropped from that level: by arrival order, per partition.
+            // An event older than the ring of the entity's last tiles is dropped from that level, by arrival order; in a
+            // partial of a shared entity, one whose slot a newer tile of its partition holds.
             var newest: [Int64: Int64] = [:]
+            var ringEnd: Int64 = 0
             var result: [(index: Int64, slot: Int64, partition: Int, amount: Double)] = []
             for other in history where same(other) {
                 let index = other.time / width
                 let slot = index % ring + Int64(partitioned ? other.partition : 0) * 1000
-                if let held = newest[slot], held > index { continue }
+                if partitioned ? newest[slot] ?? 0 > index : index + ring <= ringEnd { continue }
                 newest[slot] = index
+                ringEnd = max(ringEnd, index)
                 result.append((index, slot, other.partition, other.amount))
             }
             var merged: [Int64: Int64] = [:]
             for (slot, index) in newest { merged[slot % 1000] = max(merged[slot % 1000] ?? 0, index) }
             return result.filter {
                 $0.index <= last && $0.index >= last - tiles && newest[$0.slot] == $0.index
-                    && merged[$0.slot % 1000] == $0.index
+                    && merged[$0.slot % 1000] == $0.index && $0.index > ringEnd - ring
             }.map(\.amount)
         }
         let minute: Int64 = 60_000_000

@@ -26,6 +26,31 @@ static inline double *doubles_of(const uint8_t *level_base, const tl_level_t *le
 }
 static inline int keeps(const tl_level_t *level, uint32_t m, int column) { return level->columns[m] >> column & 1; }
 
+static inline tl_rings_t *rings_of(const void *record, const tl_layout_t *layout) {
+    return (tl_rings_t *)((uint8_t *)record + layout->rings_offset);
+}
+
+/// The index of a slot's tile, 0 where there is none.
+static inline uint32_t index_of(const tl_rings_t *rings, int l, uint32_t n, uint32_t slot) {
+    return rings->occupied[l] >> slot & 1 ? rings->newest[l] - ((rings->newest[l] - slot) & (n - 1)) : 0;
+}
+
+/// `count` ones from a slot on, around the ring.
+static inline uint64_t ring_mask(uint32_t n, uint32_t slot, uint32_t count) {
+    uint64_t all = n == 64 ? ~0ull : (1ull << n) - 1;
+    uint64_t ones = count >= n ? all : (1ull << count) - 1;
+    return slot ? (ones << slot | ones >> (n - slot)) & all : ones;
+}
+
+/// Moves a ring on to `index`; the tiles that fall out of it are no longer there. Says whether the index is in the ring.
+static inline int ring_reach(tl_rings_t *rings, int l, uint32_t n, uint32_t index) {
+    uint32_t newest = rings->newest[l];
+    if (index <= newest) return newest - index < n;
+    rings->occupied[l] &= newest ? ~ring_mask(n, (newest + 1) & (n - 1), index - newest) : 0;
+    rings->newest[l] = index;
+    return 1;
+}
+
 static inline uint8_t *sketch_at(const uint8_t *level_base, const tl_level_t *level, uint32_t d, uint32_t slot) {
     return (uint8_t *)level_base + level->sketches_offset + ((size_t)d * level->slots + slot) * TL_SKETCH_BYTES;
 }
@@ -38,7 +63,7 @@ void tl_layout_finish(tl_layout_t *layout, uint32_t head_bytes) {
         level->offset = offset;
         level->tile_bytes = ROW_HEAD + TL_SKETCH_BYTES * distincts;
         // Slots are at least 8, so every column begins where a double may.
-        uint32_t at = level->slots * 8;
+        uint32_t at = level->slots * 4;
         for (uint32_t m = 0; m < layout->measures; m++)
             for (int column = 0; column < TL_COLUMNS; column++) {
                 level->column_offset[m][column] = at;
@@ -64,9 +89,10 @@ void tl_layout_finish(tl_layout_t *layout, uint32_t head_bytes) {
 void tl_tile_store(const void *record, const tl_layout_t *layout, int l, uint32_t slot, void *row) {
     const tl_level_t *level = &layout->levels[l];
     const uint8_t *base = (const uint8_t *)record + level->offset;
+    uint32_t index = index_of(rings_of(record, layout), l, level->slots, slot);
     uint8_t *p = row;
-    memcpy(p, base + slot * 4, 4);
-    memcpy(p + 4, base + level->slots * 4 + slot * 4, 4);
+    memcpy(p, &index, 4);
+    memcpy(p + 4, base + slot * 4, 4);
     p += ROW_HEAD;
     for (uint32_t m = 0; m < layout->measures; m++)
         for (int column = 0; column < TL_COLUMNS; column++) {
@@ -82,12 +108,11 @@ void tl_tile_store(const void *record, const tl_layout_t *layout, int l, uint32_
             memcpy(p, sketch_at(base, level, d, slot), TL_SKETCH_BYTES);
 }
 
-void tl_tile_load(void *record, const tl_layout_t *layout, int l, uint32_t slot, const void *row) {
+void tl_slot_restore(void *record, const tl_layout_t *layout, int l, uint32_t slot, const void *row) {
     const tl_level_t *level = &layout->levels[l];
     uint8_t *base = (uint8_t *)record + level->offset;
     const uint8_t *p = row;
-    memcpy(base + slot * 4, p, 4);
-    memcpy(base + level->slots * 4 + slot * 4, p + 4, 4);
+    memcpy(base + slot * 4, p + 4, 4);
     p += ROW_HEAD;
     for (uint32_t m = 0; m < layout->measures; m++)
         for (int column = 0; column < TL_COLUMNS; column++) {
@@ -101,22 +126,41 @@ void tl_tile_load(void *record, const tl_layout_t *layout, int l, uint32_t slot,
             memcpy(sketch_at(base, level, d, slot), p, TL_SKETCH_BYTES);
 }
 
+void tl_tile_load(void *record, const tl_layout_t *layout, int l, const void *row) {
+    uint32_t n = layout->levels[l].slots, index;
+    memcpy(&index, row, 4);
+    tl_rings_t *rings = rings_of(record, layout);
+    if (!index || !ring_reach(rings, l, n, index)) return;
+    rings->occupied[l] |= 1ull << (index & (n - 1));
+    tl_slot_restore(record, layout, l, index & (n - 1), row);
+}
+
 // MARK: memory
 
 void tl_prefetch(const void *record, const tl_layout_t *layout, int64_t time, uint32_t partition) {
+    // An entity's events mostly lie close together: the lines around the event's own tile are those of its windows.
     const uint8_t *base = record;
-    for (uint32_t at = 0; at < 192; at += 64) __builtin_prefetch(base + at, 1);
+    __builtin_prefetch(base, 1);
+    __builtin_prefetch(base + 64, 1);
+    __builtin_prefetch(base + 128, 1);
+    __builtin_prefetch(base + 192, 1);
     for (int l = 0; l < TL_LEVELS; l++) {
         const tl_level_t *level = &layout->levels[l];
         if (!level->slots) continue;
         uint32_t slot = (uint32_t)(time / level->width) & (level->slots - 1);
         const uint8_t *columns = base + level->offset;
-        for (uint32_t at = 0; at < level->sketches_offset; at += 64) __builtin_prefetch(columns + at, 1);
+        __builtin_prefetch(columns + slot * 4, 1);
+        for (uint32_t m = 0; m < layout->measures; m++)
+            for (int column = 0; column < TL_COLUMNS; column++)
+                if (keeps(level, m, column))
+                    __builtin_prefetch(columns + level->column_offset[m][column] + slot * column_bytes[column], 1);
         if (level->sketches)
             for (uint32_t d = 0; d < layout->distincts; d++) __builtin_prefetch(sketch_at(columns, level, d, slot), 1);
         if (!layout->partitions) continue;
         const uint8_t *rows = base + level->partials_offset + (size_t)slot * layout->partitions * level->tile_bytes;
-        for (uint32_t at = 0; at < layout->partitions * level->tile_bytes; at += 64) __builtin_prefetch(rows + at, 1);
+        uint32_t bytes = layout->partitions * level->tile_bytes;
+        for (uint32_t at = 0; at < bytes; at += 64) __builtin_prefetch(rows + at, 1);
+        __builtin_prefetch(rows + bytes - 1, 1);
     }
     if (layout->partitions) __builtin_prefetch(base + layout->last_offset + partition * 8, 1);
 }
@@ -209,10 +253,8 @@ double tl_sketch_estimate(const uint8_t *sketch) { return estimate_chosen(sketch
 
 // MARK: adding
 
-static void columns_reset(uint8_t *base, const tl_layout_t *layout, const tl_level_t *level, uint32_t slot,
-                          uint32_t index) {
-    ((uint32_t *)base)[slot] = index;
-    ((uint32_t *)base)[level->slots + slot] = 0;
+static void columns_reset(uint8_t *base, const tl_layout_t *layout, const tl_level_t *level, uint32_t slot) {
+    ((uint32_t *)base)[slot] = 0;
     for (uint32_t m = 0; m < layout->measures; m++) {
         if (keeps(level, m, COUNT)) counts_of(base, level, m)[slot] = 0;
         if (keeps(level, m, MAX)) floats_of(base, level, m, MAX)[slot] = -INFINITY;
@@ -229,10 +271,11 @@ static int tile_add(void *record, const tl_layout_t *layout, int l, uint32_t ind
     const tl_level_t *level = &layout->levels[l];
     uint8_t *base = (uint8_t *)record + level->offset;
     uint32_t n = level->slots, slot = index & (n - 1);
-    uint32_t held = ((uint32_t *)base)[slot];
-    if (held > index) return 0;
-    if (held != index) columns_reset(base, layout, level, slot, index);
-    ((uint32_t *)base)[n + slot] += 1;
+    tl_rings_t *rings = rings_of(record, layout);
+    if (!ring_reach(rings, l, n, index)) return 0;
+    if (!(rings->occupied[l] >> slot & 1)) columns_reset(base, layout, level, slot);
+    rings->occupied[l] |= 1ull << slot;
+    ((uint32_t *)base)[slot] += 1;
     for (uint32_t m = 0; m < layout->measures; m++) {
         double v = values[m];
         if (isnan(v)) continue;
@@ -315,24 +358,29 @@ static int partial_add(void *record, const tl_layout_t *layout, int l, uint32_t 
     if (level->sketches)
         for (uint32_t d = 0; d < layout->distincts; d++, p += TL_SKETCH_BYTES) sketch_add(p, hashes[d]);
     tl_partials_merge(record, layout, l, slot);
-    return 1;
+    return index_of(rings_of(record, layout), l, level->slots, slot) == index;
 }
 
 void tl_partials_merge(void *record, const tl_layout_t *layout, int l, uint32_t slot) {
     const tl_level_t *level = &layout->levels[l];
     uint8_t *base = (uint8_t *)record + level->offset;
-    uint32_t n = level->slots, newest = 0;
+    uint32_t newest = 0;
     const uint8_t *rows = tl_partial(record, layout, l, slot, 0);
     for (uint32_t q = 0; q < layout->partitions; q++) {
         uint32_t held = load32(rows + (size_t)q * level->tile_bytes);
         if (held > newest) newest = held;
     }
-    columns_reset(base, layout, level, slot, newest);
-    if (!newest) return;
+    tl_rings_t *rings = rings_of(record, layout);
+    if (!newest || !ring_reach(rings, l, level->slots, newest)) {
+        rings->occupied[l] &= ~(1ull << slot);
+        return;
+    }
+    rings->occupied[l] |= 1ull << slot;
+    columns_reset(base, layout, level, slot);
     for (uint32_t q = 0; q < layout->partitions; q++) {
         const uint8_t *row = rows + (size_t)q * level->tile_bytes;
         if (load32(row) != newest) continue;
-        ((uint32_t *)base)[n + slot] += load32(row + 4);
+        ((uint32_t *)base)[slot] += load32(row + 4);
         const uint8_t *p = row + ROW_HEAD;
         for (uint32_t m = 0; m < layout->measures; m++)
             for (int column = 0; column < TL_COLUMNS; column++) {
@@ -367,153 +415,89 @@ int tl_add(void *record, const tl_layout_t *layout, int64_t time, uint32_t parti
 
 // MARK: reading
 
-// One body, compiled for three instruction sets. Sums run in TL_LANES lanes (lane = slot mod 8) and fold pairwise, so
-// every instruction set adds in the same order and gives the same bits.
-static inline __attribute__((always_inline)) void window_body(const uint8_t *base, const tl_level_t *level, uint32_t n,
-                                                              uint32_t measures, uint32_t first, uint32_t span,
-                                                              tl_window_t *w) {
-    const uint32_t *restrict index = (const uint32_t *)base;
-    const uint32_t *restrict count = index + n;
-    uint32_t inside[64];
+// Sums run in TL_LANES lanes (lane = slot mod 8), from the first slot on, and fold pairwise: every instruction set adds
+// in the same order and gives the same bits. `inside` has a bit for each slot of the window that holds a tile.
+static void window_scalar(const uint8_t *base, const tl_level_t *level, uint32_t measures, uint64_t inside,
+                          tl_window_t *w) {
     uint32_t total = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t in = (index[i] - first) <= span ? 0xFFFFFFFFu : 0;
-        inside[i] = in;
-        total += count[i] & in;
-    }
+    for (uint64_t bits = inside; bits; bits &= bits - 1) total += ((const uint32_t *)base)[__builtin_ctzll(bits)];
     w->count = total;
     for (uint32_t m = 0; m < measures; m++) {
-        uint32_t measured = total;
-        if (keeps(level, m, COUNT)) {
-            const uint32_t *restrict mc = counts_of(base, level, m);
-            measured = 0;
-            for (uint32_t i = 0; i < n; i++) measured += mc[i] & inside[i];
-        }
+        tl_measured_t out = {0, 0, -INFINITY, INFINITY, total};
         double sum[TL_LANES] = {0}, square[TL_LANES] = {0};
-        float max[TL_LANES], min[TL_LANES];
-        for (int k = 0; k < TL_LANES; k++) {
-            max[k] = -INFINITY;
-            min[k] = INFINITY;
-        }
-        if (keeps(level, m, SUM)) {
-            const double *restrict s = doubles_of(base, level, m, SUM);
-            for (uint32_t i = 0; i < n; i += TL_LANES)
-                for (int k = 0; k < TL_LANES; k++) sum[k] += inside[i + k] ? s[i + k] : 0.0;
-        }
-        if (keeps(level, m, SQUARE)) {
-            const double *restrict q = doubles_of(base, level, m, SQUARE);
-            for (uint32_t i = 0; i < n; i += TL_LANES)
-                for (int k = 0; k < TL_LANES; k++) square[k] += inside[i + k] ? q[i + k] : 0.0;
-        }
-        if (keeps(level, m, MAX)) {
-            const float *restrict hi = floats_of(base, level, m, MAX);
-            for (uint32_t i = 0; i < n; i += TL_LANES)
-                for (int k = 0; k < TL_LANES; k++) {
-                    float v = inside[i + k] ? hi[i + k] : -INFINITY;
-                    max[k] = v > max[k] ? v : max[k];
-                }
-        }
-        if (keeps(level, m, MIN)) {
-            const float *restrict lo = floats_of(base, level, m, MIN);
-            for (uint32_t i = 0; i < n; i += TL_LANES)
-                for (int k = 0; k < TL_LANES; k++) {
-                    float v = inside[i + k] ? lo[i + k] : INFINITY;
-                    min[k] = v < min[k] ? v : min[k];
-                }
+        if (keeps(level, m, COUNT)) out.count = 0;
+        for (uint64_t bits = inside; bits; bits &= bits - 1) {
+            int slot = __builtin_ctzll(bits);
+            if (keeps(level, m, COUNT)) out.count += counts_of(base, level, m)[slot];
+            if (keeps(level, m, SUM)) sum[slot % TL_LANES] += doubles_of(base, level, m, SUM)[slot];
+            if (keeps(level, m, SQUARE)) square[slot % TL_LANES] += doubles_of(base, level, m, SQUARE)[slot];
+            if (keeps(level, m, MAX)) out.max = fmaxf(out.max, floats_of(base, level, m, MAX)[slot]);
+            if (keeps(level, m, MIN)) out.min = fminf(out.min, floats_of(base, level, m, MIN)[slot]);
         }
         for (int half = TL_LANES / 2; half; half /= 2)
             for (int k = 0; k < half; k++) {
                 sum[k] += sum[k + half];
                 square[k] += square[k + half];
-                max[k] = max[k + half] > max[k] ? max[k + half] : max[k];
-                min[k] = min[k + half] < min[k] ? min[k + half] : min[k];
             }
-        w->measured[m] = (tl_measured_t){sum[0], square[0], max[0], min[0], measured};
+        out.sum = sum[0];
+        out.square = square[0];
+        w->measured[m] = out;
     }
 }
 
-typedef void (*window_fn)(const uint8_t *, const tl_level_t *, uint32_t, uint32_t, uint32_t,
-                          tl_window_t *);
-
-static void window_scalar(const uint8_t *base, const tl_level_t *level, uint32_t measures, uint32_t first,
-                          uint32_t span, tl_window_t *w) {
-    window_body(base, level, level->slots, measures, first, span, w);
-}
-
 #if defined(__x86_64__)
-TARGET("avx2,fma")
-static void window_avx2(const uint8_t *base, const tl_level_t *level, uint32_t measures, uint32_t first,
-                          uint32_t span, tl_window_t *w) {
-    if (level->slots == 64) window_body(base, level, 64, measures, first, span, w);
-    else if (level->slots == 32) window_body(base, level, 32, measures, first, span, w);
-    else window_body(base, level, level->slots, measures, first, span, w);
-}
-
-// The same lanes in the same order: lane k of a sum holds the slots that are k modulo 8, from the first slot on.
 #define AVX512 "avx512f,avx512dq,avx512bw,avx512vl"
 
 TARGET(AVX512)
-static inline double fold_pd(__m512d lanes) {
+static inline double sum_pd(const double *values, uint64_t inside) {
+    __m512d lanes = _mm512_setzero_pd();
+    for (; inside; inside >>= 8, values += TL_LANES)
+        if (inside & 0xFF) lanes = _mm512_mask_add_pd(lanes, (__mmask8)inside, lanes, _mm512_loadu_pd(values));
     __m256d four = _mm256_add_pd(_mm512_castpd512_pd256(lanes), _mm512_extractf64x4_pd(lanes, 1));
     __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
     return _mm_cvtsd_f64(two) + _mm_cvtsd_f64(_mm_unpackhi_pd(two, two));
 }
 
 TARGET(AVX512)
-static inline double sum_pd(const double *values, const __mmask16 *inside, uint32_t n) {
-    __m512d lanes = _mm512_setzero_pd();
-    for (uint32_t i = 0; i < n; i += 16) {
-        __mmask16 in = inside[i >> 4];
-        lanes = _mm512_mask_add_pd(lanes, (__mmask8)in, lanes, _mm512_loadu_pd(values + i));
-        lanes = _mm512_mask_add_pd(lanes, (__mmask8)(in >> 8), lanes, _mm512_loadu_pd(values + i + 8));
-    }
-    return fold_pd(lanes);
+static inline uint32_t sum_epi32(const uint32_t *values, uint64_t inside) {
+    __m512i lanes = _mm512_setzero_si512();
+    for (; inside; inside >>= 16, values += 16)
+        if (inside & 0xFFFF)
+            lanes = _mm512_mask_add_epi32(lanes, (__mmask16)inside, lanes, _mm512_loadu_si512(values));
+    return (uint32_t)_mm512_reduce_add_epi32(lanes);
 }
 
 TARGET(AVX512)
-static void window_avx512(const uint8_t *base, const tl_level_t *level, uint32_t measures, uint32_t first,
-                          uint32_t span, tl_window_t *w) {
-    uint32_t n = level->slots;
-    const uint32_t *index = (const uint32_t *)base;
-    const __m512i from = _mm512_set1_epi32((int)first), limit = _mm512_set1_epi32((int)span);
-    __mmask16 inside[4];
-    __m512i total = _mm512_setzero_si512();
-    for (uint32_t i = 0; i < n; i += 16) {
-        __mmask16 in = _mm512_cmple_epu32_mask(_mm512_sub_epi32(_mm512_loadu_si512(index + i), from), limit);
-        inside[i >> 4] = in;
-        total = _mm512_mask_add_epi32(total, in, total, _mm512_loadu_si512(index + n + i));
-    }
-    w->count = (uint32_t)_mm512_reduce_add_epi32(total);
+static void window_avx512(const uint8_t *base, const tl_level_t *level, uint32_t measures, uint64_t inside,
+                          tl_window_t *w) {
+    // Few tiles are quicker one by one.
+    if (__builtin_popcountll(inside) <= 3) return window_scalar(base, level, measures, inside, w);
+    w->count = sum_epi32((const uint32_t *)base, inside);
     for (uint32_t m = 0; m < measures; m++) {
         tl_measured_t out = {0, 0, -INFINITY, INFINITY, w->count};
-        if (keeps(level, m, COUNT)) {
-            const uint32_t *counts = counts_of(base, level, m);
-            __m512i measured = _mm512_setzero_si512();
-            for (uint32_t i = 0; i < n; i += 16)
-                measured =
-                    _mm512_mask_add_epi32(measured, inside[i >> 4], measured, _mm512_loadu_si512(counts + i));
-            out.count = (uint32_t)_mm512_reduce_add_epi32(measured);
-        }
-        if (keeps(level, m, SUM)) out.sum = sum_pd(doubles_of(base, level, m, SUM), inside, n);
-        if (keeps(level, m, SQUARE)) out.square = sum_pd(doubles_of(base, level, m, SQUARE), inside, n);
+        if (keeps(level, m, COUNT)) out.count = sum_epi32(counts_of(base, level, m), inside);
+        if (keeps(level, m, SUM)) out.sum = sum_pd(doubles_of(base, level, m, SUM), inside);
+        if (keeps(level, m, SQUARE)) out.square = sum_pd(doubles_of(base, level, m, SQUARE), inside);
         if (keeps(level, m, MAX)) {
             const float *values = floats_of(base, level, m, MAX);
             __m512 lanes = _mm512_set1_ps(-INFINITY);
-            for (uint32_t i = 0; i < n; i += 16)
-                lanes = _mm512_mask_max_ps(lanes, inside[i >> 4], lanes, _mm512_loadu_ps(values + i));
+            for (uint64_t in = inside; in; in >>= 16, values += 16)
+                if (in & 0xFFFF) lanes = _mm512_mask_max_ps(lanes, (__mmask16)in, lanes, _mm512_loadu_ps(values));
             out.max = _mm512_reduce_max_ps(lanes);
         }
         if (keeps(level, m, MIN)) {
             const float *values = floats_of(base, level, m, MIN);
             __m512 lanes = _mm512_set1_ps(INFINITY);
-            for (uint32_t i = 0; i < n; i += 16)
-                lanes = _mm512_mask_min_ps(lanes, inside[i >> 4], lanes, _mm512_loadu_ps(values + i));
+            for (uint64_t in = inside; in; in >>= 16, values += 16)
+                if (in & 0xFFFF) lanes = _mm512_mask_min_ps(lanes, (__mmask16)in, lanes, _mm512_loadu_ps(values));
             out.min = _mm512_reduce_min_ps(lanes);
         }
         w->measured[m] = out;
     }
 }
 #endif
+
+typedef void (*window_fn)(const uint8_t *, const tl_level_t *, uint32_t, uint64_t, tl_window_t *);
 
 static window_fn window_read = window_scalar;
 
@@ -529,7 +513,6 @@ static void choose(int level) {
                                                  : 0;
     if (level >= 1) estimate_chosen = estimate_avx2;
     if (level == 2) window_read = window_avx512;
-    if (level == 1) window_read = window_avx2;
 #endif
 }
 
@@ -542,17 +525,22 @@ void tl_windows_force_level(int level) { choose(level); }
 
 void tl_windows_read(const void *record, const tl_layout_t *layout, int64_t time, const tl_span_t *spans,
                      uint32_t count, tl_window_t *windows) {
+    const tl_rings_t *rings = rings_of(record, layout);
     for (uint32_t s = 0; s < count; s++) {
-        const tl_level_t *level = &layout->levels[spans[s].level];
+        int l = (int)spans[s].level;
+        const tl_level_t *level = &layout->levels[l];
         const uint8_t *base = (const uint8_t *)record + level->offset;
-        uint32_t last = (uint32_t)(time / level->width), span = spans[s].tiles, first = last - span;
-        window_read(base, level, layout->measures, first, span, &windows[s]);
+        uint32_t n = level->slots, newest = rings->newest[l], last = (uint32_t)(time / level->width);
+        uint32_t first = last > spans[s].tiles ? last - spans[s].tiles : 0;
+        if (newest >= n && first < newest - n + 1) first = newest - n + 1;
+        if (last > newest) last = newest;
+        uint64_t inside = first <= last ? rings->occupied[l] & ring_mask(n, first & (n - 1), last - first + 1) : 0;
+        window_read(base, level, layout->measures, inside, &windows[s]);
         if (!spans[s].sketches || !level->sketches) continue;
-        const uint32_t *index = (const uint32_t *)base;
         for (uint32_t d = 0; d < layout->distincts; d++) {
             memset(windows[s].sketch[d], 0, TL_SKETCH_BYTES);
-            for (uint32_t i = 0; i < level->slots; i++)
-                if (index[i] - first <= span) sketch_merge(windows[s].sketch[d], sketch_at(base, level, d, i));
+            for (uint64_t bits = inside; bits; bits &= bits - 1)
+                sketch_merge(windows[s].sketch[d], sketch_at(base, level, d, (uint32_t)__builtin_ctzll(bits)));
         }
     }
 }

@@ -14,7 +14,7 @@ enum EmbeddedLogKeys {
     static let changes = UInt8(ascii: "c")
     static let scores = UInt8(ascii: "o")
     static let deadLetters = UInt8(ascii: "d")
-    static let format: UInt32 = 1
+    static let format: UInt32 = 2
 
     static func key(_ kind: UInt8, _ partition: Int, _ position: UInt64) -> [UInt8] {
         var key = prefix(kind, partition)

@@ -4,11 +4,11 @@
 
 /// Window tiles of one entity, in one compact record: rings of 1-minute, 1-hour and 1-day tiles.
 ///
-/// A tile is known by its index, time divided by its width, counted from 1970; index 0 is an empty slot. A ring's
-/// slot is the index modulo the ring's size, so a newer tile takes the place of one that no window reaches any more.
-/// Per level the record holds columns (`index`, `count`, then for each measure those of `count`, `max`, `min`, `sum`,
-/// `square` that a feature of this level needs, then for each distinct a sketch): a window is a masked sum over columns.
-/// What nobody reads is not kept: an event costs the cache lines of its entities' records.
+/// A tile is known by its index, time divided by its width, counted from 1970. A ring holds the last tiles up to the
+/// entity's newest: a tile's slot is its index modulo the ring's size, and a bit says whether it is there. Per level the
+/// record holds columns (`count`, then for each measure those of `count`, `max`, `min`, `sum`, `square` that a feature of
+/// this level needs, then for each distinct a sketch): a window is a sum over the columns' slots whose bits are set, and
+/// it touches no other cache line. What nobody reads is not kept.
 
 enum {
     TL_LEVELS = 3,
@@ -22,7 +22,7 @@ enum {
 enum { TL_COUNT = 1, TL_MAX = 2, TL_MIN = 4, TL_SUM = 8, TL_SQUARE = 16, TL_COLUMNS = 5 };
 
 typedef struct {
-    uint32_t slots;   // a power of two; 0 where no window needs the level
+    uint32_t slots;   // a power of two up to 64; 0 where no window needs the level
     uint32_t offset;  // of the level's columns in the record
     uint32_t sketches;  // whether this level keeps the distinct sketches
     uint32_t tile_bytes;  // of one tile in its row form
@@ -35,12 +35,19 @@ typedef struct {
 
 typedef struct {
     uint32_t record_bytes;
+    uint32_t rings_offset; // of tl_rings_t in the record's head, given
     uint32_t measures;
     uint32_t distincts;
     uint32_t partitions;  // 0 for a record of one partition; else the number of partials that a shared record merges
     uint32_t last_offset; // of the partials' last event times, in a shared record
     tl_level_t levels[TL_LEVELS];
 } tl_layout_t;
+
+/// Where each level's ring stands: its newest index (0 while it is empty), and which slots hold a tile.
+typedef struct {
+    uint64_t occupied[TL_LEVELS];
+    uint32_t newest[TL_LEVELS];
+} tl_rings_t;
 
 typedef struct {
     double sum;
@@ -61,8 +68,14 @@ void tl_layout_finish(tl_layout_t *layout, uint32_t head_bytes);
 
 /// A tile in row form: index (u32), count (u32), then per measure the kept ones of count (u32), max (f32), min (f32),
 /// sum (f64), square (f64), then the sketches. Little-endian, unaligned: the form of a change and of a partial.
+/// An empty slot has index 0.
 void tl_tile_store(const void *record, const tl_layout_t *layout, int level, uint32_t slot, void *row);
-void tl_tile_load(void *record, const tl_layout_t *layout, int level, uint32_t slot, const void *row);
+
+/// Takes in a tile: the ring moves on to it, or ignores one that is older than the ring.
+void tl_tile_load(void *record, const tl_layout_t *layout, int level, const void *row);
+
+/// Puts a slot's columns back as `tl_tile_store` gave them; the rings are put back apart from it.
+void tl_slot_restore(void *record, const tl_layout_t *layout, int level, uint32_t slot, const void *row);
 
 /// Where a partial's tile lies, and the merge of one slot's partials, in the partitions' order, into the columns.
 void *tl_partial(void *record, const tl_layout_t *layout, int level, uint32_t slot, uint32_t partition);
@@ -81,8 +94,8 @@ void tl_windows_read(const void *record, const tl_layout_t *layout, int64_t time
                      tl_window_t *windows);
 
 /// Adds one event to the tiles of every level. `values[m]` is NaN where measure m is missing; `hashes[d]` is 0 where
-/// distinct d is. In a shared record it goes to the partition's partials, which are merged into the columns. Returns 1 where a level's
-/// slot already holds a newer tile: the event is late for it.
+/// distinct d is. In a shared record it goes to the partition's partials, which are merged into the columns. Returns 1
+/// where the event is older than a level's ring: it is late for its windows.
 int tl_add(void *record, const tl_layout_t *layout, int64_t time, uint32_t partition, const double *values,
            const uint64_t *hashes);
 
@@ -100,5 +113,5 @@ void tl_slab_free(void *slab, size_t bytes);
 /// counting for few values; standard error 13 %, under 10 % below 40 values.
 double tl_sketch_estimate(const uint8_t *sketch);
 
-/// 0 scalar, 1 AVX2, 2 AVX-512; -1 gives the choice back to the processor. All levels give the same bits.
+/// 0 scalar, 1 AVX2 (sketches), 2 AVX-512 (windows too); -1 gives the choice back to the processor. All levels give the same bits.
 void tl_windows_force_level(int level);

@@ -10,6 +10,9 @@ package func stableHash(_ bytes: UnsafeRawBufferPointer, seed: UInt64 = 0) -> UI
     unsafe tl_hash64(bytes.baseAddress, bytes.count, seed)
 }
 
+/// Asks the processor for a cache line. A hint.
+package func prefetch(_ address: UnsafeRawPointer) { unsafe tl_prefetch_line(address) }
+
 /// A 128-bit hash that stands for an event id: two of a billion ids collide with probability under 10⁻²⁰.
 package struct IdentityHash: Hashable, Sendable {
     package var low: UInt64

@@ -30,7 +30,9 @@ import Scoring
 
     private struct Verdict {
         var refusal: EventRefusal?
-        var tenant: Int
+        var tenant = 0
+        /// What the event's id is known by.
+        var identity = IdentityHash(low: 0, high: 0)
     }
 
     private struct Scored {
@@ -64,7 +66,7 @@ import Scoring
         self.state = state
         self.eventsMax = eventsMax
         decoders = (0..<FeatureState.lookahead).map { _ in EventDecoder(pipeline) }
-        verdicts = decoders.map { _ in Verdict(refusal: nil, tenant: 0) }
+        verdicts = decoders.map { _ in Verdict() }
         scratch = model.map { ForestScratch(for: $0.forest) }
         stride = pipeline.features.count
         unsafe rows = .allocate(capacity: eventsMax * stride)
@@ -120,13 +122,18 @@ import Scoring
         let place = index % decoders.count
         let decoder = decoders[place]
         let event = unsafe batch.event(index)
-        verdicts[place] = Verdict(refusal: unsafe decoder.decode(event.bytes, readable: event.readable), tenant: 0)
+        verdicts[place] = Verdict(refusal: unsafe decoder.decode(event.bytes, readable: event.readable))
         guard verdicts[place].refusal == nil else { return }
         guard let tenant = decoder.tenant else {
             verdicts[place].refusal = EventRefusal("unknown tenant")
             return
         }
         verdicts[place].tenant = tenant
+        let keyStart = writeKey(decoder, tenant)
+        verdicts[place].identity = unsafe identity(
+            ofEventKey: UnsafeRawBufferPointer(rebasing: texts.bytes[keyStart...]))
+        texts.truncate(to: keyStart)
+        seen[batch.partition].prefetch(verdicts[place].identity)
         state.announce(decoder, place: place, tenant: tenant, partition: batch.partition)
     }
 
@@ -142,13 +149,11 @@ import Scoring
         }
         let decoder = decoders[place]
         let tenant = verdicts[place].tenant
-        let keyStart = writeKey(decoder, tenant)
-        let key = unsafe UnsafeRawBufferPointer(rebasing: texts.bytes[keyStart...])
-        guard seen[batch.partition].insert(unsafe identity(ofEventKey: key), time: appendTime) else {
-            texts.truncate(to: keyStart)
+        guard seen[batch.partition].insert(verdicts[place].identity, time: appendTime) else {
             tally.duplicates += 1
             return
         }
+        let keyStart = writeKey(decoder, tenant)
         observe(
             decoder, index, tenant: tenant, keyStart: keyStart, appendTime: appendTime, batch.partition, &tally)
     }

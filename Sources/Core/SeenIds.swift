@@ -42,6 +42,11 @@ import Changes
 
     package var count: Int { Int(head - tail) }
 
+    /// Asks for the place of an id ahead of its turn.
+    package func prefetch(_ hash: IdentityHash) {
+        unsafe Changes.prefetch(slots + (Int(truncatingIfNeeded: hash.low) & mask))
+    }
+
     /// Remembers an id. Returns whether it is new within the window.
     package func insert(_ hash: IdentityHash, time: Int64) -> Bool {
         var at = Int(truncatingIfNeeded: hash.low) & mask

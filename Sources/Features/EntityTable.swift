@@ -35,7 +35,7 @@ import Changes
     var bytes: Int { unsafe slabs.count * slabBytes + (mask + 1) * 8 }
 
     /// Asks for the place of a hash, ahead of `probable`. A hint.
-    func prefetch(_ hash: UInt64) { unsafe tl_prefetch_line(slots + (Int(truncatingIfNeeded: hash) & mask)) }
+    func prefetch(_ hash: UInt64) { unsafe Changes.prefetch(slots + (Int(truncatingIfNeeded: hash) & mask)) }
 
     /// The record that a hash most likely means, without a look at the record itself; for hints alone.
     func probable(_ hash: UInt64) -> Record? {
@@ -74,7 +74,7 @@ import Changes
         } else {
             if unsafe slabs.count * Self.slabRecords == used {
                 guard let slab = unsafe tl_slab_allocate(slabBytes) else {
-                    fatalError("no memory for \(slabBytes >> 20) MiB of window tiles; lower limits.entities_in_memory")
+                    preconditionFailure("no memory for \(slabBytes >> 20) MiB of window tiles; lower limits.entities_in_memory")
                 }
                 unsafe slabs.append(slab)
             }

@@ -6,7 +6,9 @@ extension FeatureState {
     /// Writes the tiles that the batch changed: shared ones first. The batch's own partition wrote them all.
     package func stage(partition: Int, into writer: inout ChangeBatchWriter) {
         for sharedPass in [true, false] {
-            for item in touched where (Int(item.table) >= partitions) == sharedPass {
+            for (place, item) in touched.enumerated() where (Int(item.table) >= partitions) == sharedPass {
+                if place + 4 < touched.count { unsafe Changes.prefetch(touched[place + 4].record) }
+                if place + 2 < touched.count { prefetchTiles(touched[place + 2], partition) }
                 let layout = table(item.table).layout
                 staged.writer.removeAll()
                 unsafe encodeDirty(item.record, layout, partition: partition, to: &staged.writer)
@@ -15,6 +17,10 @@ extension FeatureState {
                     value: staged.writer.bytes)
             }
         }
+    }
+
+    private func prefetchTiles(_ item: Touched, _ partition: Int) {
+        unsafe tl_prefetch(item.record, table(item.table).layout.c, RecordHead.last(item.record), UInt32(partition))
     }
 
     func encodeDirty(

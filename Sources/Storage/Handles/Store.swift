@@ -155,11 +155,18 @@ import Changes
             unsafe rocksdb_options_set_max_total_wal_size(options, UInt64(configuration.writeBufferBytes) * 4)
         }
         if configuration.hasLog {
-            // A log's rows are written once and never change: compaction copies them as seldom as it can. Blob files
-            // would spare that too, but a secondary of RocksDB 7.8.3 crashes when its iterator reads them.
+            // A log's rows are written once and never change: files of like size are merged, so that a row is copied as
+            // seldom as can be, and compressed when it is copied. (Levels would copy all that is there again and again:
+            // each file spans all partitions. Blob files would spare the copies, but a secondary of RocksDB 7.8.3
+            // crashes when its iterator reads them.)
+            unsafe rocksdb_options_set_compaction_style(options, Int32(rocksdb_universal_compaction))
             unsafe rocksdb_options_set_level0_file_num_compaction_trigger(options, 8)
-            unsafe rocksdb_options_set_max_bytes_for_level_base(options, 8 << 30)
-            unsafe rocksdb_options_set_target_file_size_base(options, 256 << 20)
+            unsafe rocksdb_options_set_min_level_to_compress(options, 1)
+            let merging = unsafe rocksdb_universal_compaction_options_create()
+            unsafe rocksdb_universal_compaction_options_set_size_ratio(merging, 20)
+            unsafe rocksdb_universal_compaction_options_set_min_merge_width(merging, 4)
+            unsafe rocksdb_options_set_universal_compaction_options(options, merging)
+            unsafe rocksdb_universal_compaction_options_destroy(merging)
         }
         let table = unsafe rocksdb_block_based_options_create()
         unsafe rocksdb_block_based_options_set_block_cache(table, cache)

@@ -19,3 +19,5 @@ typedef struct {
 
 /// Two independent lanes of `tl_hash64` in one pass, for identifiers that must not collide.
 tl_hash128_t tl_hash128(const void *data, size_t length, uint64_t seed);
+
+static inline void tl_prefetch_line(const void *address) { __builtin_prefetch(address); }

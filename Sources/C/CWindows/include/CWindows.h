@@ -103,8 +103,6 @@ int tl_add(void *record, const tl_layout_t *layout, int64_t time, uint32_t parti
 /// given. `partition` matters to shared records.
 void tl_prefetch(const void *record, const tl_layout_t *layout, int64_t time, uint32_t partition);
 
-static inline void tl_prefetch_line(const void *address) { __builtin_prefetch(address); }
-
 /// Aligned to huge pages where the kernel has them; a record spans several pages, so the page walk counts. Zeroed.
 void *tl_slab_allocate(size_t bytes);
 void tl_slab_free(void *slab, size_t bytes);

@@ -111,7 +111,12 @@ let package = Package(
         suite("HTTPTests", ["HTTP"]),
         suite("CoreTests", ["Core", "Changes", "Features", "Storage"]),
         suite("ReplicateTests", ["Replicate", "Changes", "Storage"]),
-        suite("EdgeTests", ["Edge", "Core", "Replicate", "Changes", "Features", "Storage", "Service"]),
+        suite(
+            "EdgeTests",
+            [
+                "Edge", "Core", "Replicate", "Changes", "Features", "Scoring", "Storage", "Service", "HTTP",
+                "CAllocations",
+            ]),
         suite("TidelineTests", ["Tideline", "Features", "HTTP"]),
         suite("VectorsTests", ["Vectors"]),
     ],

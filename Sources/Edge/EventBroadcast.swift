@@ -10,8 +10,6 @@ final class EventBroadcast: @unchecked Sendable {
     private let lock = NSLock()
     private var watchers: [(tenant: String, stream: EventStream)] = []
     static let watchersMax = 1000
-    /// A batch of thousands of events is shown by its newest ones: a page cannot show more.
-    private static let eventsPerBatchMax = 50
 
     /// `nil` where too many watch already.
     func add(tenant: String) -> EventStream? {
@@ -30,13 +28,17 @@ final class EventBroadcast: @unchecked Sendable {
             return self.watchers
         }
         guard !watchers.isEmpty else { return }
-        var skip = max(0, Int(batch.header.scored) - Self.eventsPerBatchMax)
+        var flagged = 0
+        var others = 0
         batch.forEachChange { change in
             guard change.kind == .event, let record = unsafe EventRecord(change.value) else { return }
-            guard skip == 0 else {
-                skip -= 1
-                return
-            }
+            if record.flags.contains(.flagged) { flagged += 1 } else { others += 1 }
+        }
+        var selection = BroadcastSelection(flagged: flagged, others: others)
+        batch.forEachChange { change in
+            guard change.kind == .event, let record = unsafe EventRecord(change.value),
+                selection.takes(flagged: record.flags.contains(.flagged))
+            else { return }
             let (tenant, id) = unsafe change.tenantAndRest
             var json = JSONWriter(reserving: 512)
             unsafe EventJSON.write(id: id, record, pipeline: pipeline, details: false, to: &json)

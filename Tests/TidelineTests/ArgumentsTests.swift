@@ -17,6 +17,8 @@ import Testing
 
     @Test(arguments: [
         (["--rate"], "needs a value"), (["a", "--rat", "3"], "did you mean --rate"), ([], "FILE is missing"),
+        (["a", "-x"], "has no option -x"), (["a", "-r", "3"], "did you mean --rate"),
+        (["-json", "a"], "did you mean --json"), (["a", "-jsno"], "did you mean --json"),
         (["a", "b", "c"], "one too many"), (["a", "--json=1"], "takes no value"),
     ])
     func mistakesAreNamed(_ arguments: [String], _ words: String) {
@@ -36,6 +38,11 @@ import Testing
         #expect(try ParsedArguments(["a", "--rate", "-3"], of: command).double("--rate") == -3)
     }
 
+    @Test func aNegativeNumberAndALoneDashAreNoOptions() throws {
+        #expect(try ParsedArguments(["-", "-2.5"], of: command).positional == ["-", "-2.5"])
+        #expect(try ParsedArguments(["--", "-x"], of: command).positional == ["-x"])
+    }
+
     @Test func rangesAreKept() throws {
         let parsed = try ParsedArguments(["a", "--rate", "70"], of: command)
         #expect(throws: UsageError.self) { try parsed.int("--rate", in: 0...10) }
@@ -48,7 +55,9 @@ import Testing
     }
 
     @Test func callsThatAreNotUnderstoodEndIn64() {
-        for call in [["modle", "check", "x"], ["model", "chekc", "x"], ["model"], ["pu"], ["up", "--rat", "3"]] {
+        for call in [
+            ["modle", "check", "x"], ["model", "chekc", "x"], ["model"], ["pu"], ["up", "--rat", "3"], ["up", "-x"],
+        ] {
             #expect(tidelineTool.main(call) == 64, "\(call)")
         }
         for call in [["--version"], ["help", "model"], ["model", "-h"], ["help", "replay"], []] {

@@ -57,24 +57,27 @@ struct ParsedArguments: Sendable {
     private let values: [String: [String]]
     private let flags: Set<String>
 
-    /// Reads `--name value`, `--name=value` and flags; `--` ends the options.
+    /// Reads `--name value`, `--name=value` and flags; `--` ends the options. There are no options of one letter.
     init(_ arguments: [String], of command: Command) throws {
         var positional: [String] = []
         var values: [String: [String]] = [:]
         var flags: Set<String> = []
         var rest = arguments[...]
         while let argument = rest.popFirst() {
-            guard argument.hasPrefix("--"), argument != "--" else {
-                if argument == "--" {
-                    positional += rest
-                    break
-                }
+            if argument == "--" {
+                positional += rest
+                break
+            }
+            guard Self.isOption(argument) else {
                 positional.append(argument)
                 continue
             }
             let sides = argument.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
             guard let option = command.options.first(where: { $0.name == sides[0] }) else {
-                let nearest = Nearest.of(sides[0], among: command.options.map(\.name))
+                let names = command.options.map(\.name)
+                // `-r` and `-rate` are most likely short for `--rate`.
+                let word = sides[0].hasPrefix("--") ? sides[0] : "-\(sides[0])"
+                let nearest = names.first { $0.hasPrefix(word) } ?? Nearest.of(word, among: names)
                 throw UsageError(
                     "`\(command.name)` has no option \(sides[0])"
                         + (nearest.map { "; did you mean \($0)?" } ?? "; see `tideline help \(command.name)`"))
@@ -104,6 +107,11 @@ struct ParsedArguments: Sendable {
         self.positional = positional
         self.values = values
         self.flags = flags
+    }
+
+    /// What begins with a dash is an option, but for a negative number and for `-`, which stands for standard input.
+    private static func isOption(_ argument: String) -> Bool {
+        argument.hasPrefix("-") && argument != "-" && Double(argument)?.isFinite != true
     }
 
     /// Of an option given twice the last counts.

@@ -55,7 +55,7 @@ enum FeaturesCommand {
         run: { try export($0) })
 
     static let rows = Command(
-        name: "features rows", summary: "Write what a log has committed as text: each event with its features and score.",
+        name: "features rows", summary: "Write what a log has committed: each event with its features and its score.",
         discussion: """
             Reads a world's log, also while it runs, and writes NDJSON for any tool. The first line names the features;
             then comes a line a batch, in the order of commit: partition, seq, firstOffset, endOffset, frontier (the seq

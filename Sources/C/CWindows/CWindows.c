@@ -233,7 +233,8 @@ int tl_partial_add(void *record, const tl_layout_t *layout, int l, uint32_t inde
     if (level->sketches)
         for (uint32_t d = 0; d < layout->distincts; d++, p += TL_SKETCH_BYTES) sketch_add(p, hashes[d]);
     tl_partials_merge(record, layout, l, slot);
-    return 1;
+    // Another partition's partial may hold a newer tile: then the merge leaves this one out.
+    return load32((const uint8_t *)record + level->offset + slot * 4) == index;
 }
 
 void tl_partials_merge(void *record, const tl_layout_t *layout, int l, uint32_t slot) {

@@ -62,7 +62,8 @@ void tl_tile_load(void *record, const tl_layout_t *layout, int level, uint32_t s
 int tl_tile_add(void *record, const tl_layout_t *layout, int level, uint32_t index, const double *values,
                 const uint64_t *hashes);
 
-/// The same in a partial of a shared record, which is then merged into the record's columns.
+/// The same in a partial of a shared record, which is then merged into the record's columns. Returns 0 also where the
+/// partial of another partition holds a newer tile.
 int tl_partial_add(void *record, const tl_layout_t *layout, int level, uint32_t index, uint32_t partition,
                    const double *values, const uint64_t *hashes);
 

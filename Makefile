@@ -22,7 +22,7 @@ test: setup ## Build and run all tests
 
 lint: ## Check format and scripts
 	swift format lint --strict -r Sources Tests loadtest
-	bash -n deploy/setup .ci/run Tests/page-check
+	bash -n deploy/setup .ci/run Tests/page-check Tests/recompute
 	python3 -m compileall -q models loadtest Tests
 
 page-check: ## Check a region's page in Chromium: make page-check URL=http://…, as make up prints it

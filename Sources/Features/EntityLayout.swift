@@ -71,7 +71,7 @@ import Changes
                 case .mean: columns |= Int(TL_COUNT) | Int(TL_SUM)
                 case .max: columns |= Int(TL_COUNT) | Int(TL_MAX)
                 case .min: columns |= Int(TL_COUNT) | Int(TL_MIN)
-                case .stddev: columns |= Int(TL_COUNT) | Int(TL_SUM) | Int(TL_SQUARE)
+                case .stddev: columns |= Int(TL_COUNT) | Int(TL_SUM) | Int(TL_SQUARE) | Int(TL_MAX) | Int(TL_MIN)
                 }
             case .ratio(entity, let window, measure, _) where windows[window].level == level:
                 columns |= Int(TL_COUNT) | Int(TL_SUM)

@@ -39,6 +39,8 @@ enum FeatureMath {
         case .min: return unsafe count > 0 ? measured.pointee.min : .nan
         case .stddev:
             guard count > 0 else { return .nan }
+            // Of equal values only the sums' rounding would be left, and a spread below Float32's is no larger than it.
+            guard unsafe measured.pointee.max > measured.pointee.min else { return 0 }
             let mean = unsafe measured.pointee.sum / Double(count)
             return unsafe Float(max(0, measured.pointee.square / Double(count) - mean * mean).squareRoot())
         }

@@ -179,6 +179,47 @@ func same(_ a: [Float], _ b: [Float]) -> Bool {
         #expect(try row(t + 1_000_000, customer: 1)[index] == 0, "a late event is not negative seconds away")
     }
 
+    /// Sums of squares round: of six times 333.33 they would leave 3.8e-6.
+    @Test(arguments: [(333.33, 6), (99.99, 10), (1e6 / 3, 5)])
+    func equalValuesHaveNoDeviation(amount: Double, count: Int) throws {
+        let state = FeatureState(pipeline, partitions: 1)
+        let decoder = EventDecoder(pipeline)
+        var row: [Float] = []
+        for id in 0..<count {
+            row = try observe(
+                state, decoder,
+                PlainEvent(
+                    id: id, time: 1_700_000_000_000_000 + Int64(id), customer: 1, terminal: 1, amount: amount,
+                    partition: 0))
+        }
+        for name in ["customer.amount.stddev.24h", "terminal.amount.stddev.24h"] {
+            #expect(row[try #require(pipeline.featureNames.firstIndex(of: name))] == 0)
+        }
+    }
+
+    /// A shared tile that another partition has moved on leaves the event out: it is late, and says so.
+    @Test func anEventThatTheMergeLeavesOutIsLate() throws {
+        let state = FeatureState(pipeline, partitions: 2)
+        let decoder = EventDecoder(pipeline)
+        var row = [Float](repeating: 0, count: state.featureCount)
+        func isLate(customer: Int, time: Int64, partition: Int) throws -> Bool {
+            let event = PlainEvent(
+                id: customer, time: time, customer: customer, terminal: 1, amount: 1, partition: partition)
+            return try event.json.withUnsafeBytes { bytes in
+                if let refusal = decoder.decode(bytes, readable: bytes.count) { throw refusal }
+                return row.withUnsafeMutableBufferPointer {
+                    state.observe(decoder, tenant: 0, partition: partition, time: time, row: $0.baseAddress!)
+                }
+            }
+        }
+        let now: Int64 = 1_700_000_000_000_000
+        #expect(try !isLate(customer: 1, time: now, partition: 0))
+        // 64 tiles of a minute before: the same place of the ring.
+        #expect(try isLate(customer: 2, time: now - 64 * 60_000_000, partition: 1))
+        #expect(row[try #require(pipeline.featureNames.firstIndex(of: "terminal.count.1h"))] == 0)
+        #expect(try !isLate(customer: 3, time: now - 60_000_000, partition: 1))
+    }
+
     @Test func rollbackLeavesNoTrace() throws {
         let decoder = EventDecoder(pipeline)
         let events = plainEvents(400, seed: 8)

@@ -11,6 +11,7 @@ let allCommands: [Command] = [
     FeaturesCommand.check,
     FeaturesCommand.list,
     FeaturesCommand.export,
+    FeaturesCommand.rows,
     ModelCommand.checkCommand,
     ModelCommand.scoreCommand,
 ]

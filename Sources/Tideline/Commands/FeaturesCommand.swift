@@ -1,3 +1,4 @@
+import Core
 import Features
 import Foundation
 import Service
@@ -53,6 +54,27 @@ enum FeaturesCommand {
         ],
         run: { try export($0) })
 
+    static let rows = Command(
+        name: "features rows", summary: "Write what a log has committed: each event with its features and its score.",
+        discussion: """
+            Reads a world's log, also while it runs, and writes NDJSON for any tool. The first line names the features;
+            then comes a line a batch, in the order of commit: partition, seq, firstOffset, endOffset, frontier (the seq
+            of each other partition that the batch had read), watermark, commitTime and events. An event has offset,
+            appendTime, event (a text: its bytes as they came) and outcome: `scored` with flags, features and score (a
+            missing value is null), `duplicate`, or `deadLetter` with its reason. Times are microseconds since 1970.
+            """,
+        options: [
+            CommandOption("--dir", "DIR", default: ".tideline/world", help: "The world's folder."),
+            CommandOption(
+                "--pipeline", "FILE", default: Places.file("pipelines/cards.yaml"), help: "The pipeline file."),
+            CommandOption("--out", "FILE", help: "The rows, as NDJSON; - is standard output."),
+        ],
+        examples: [
+            "tideline features rows --dir /tmp/w --out rows.ndjson",
+            "tideline features rows --out - | head -2",
+        ],
+        run: { try rows($0) })
+
     private static func pipeline(_ arguments: ParsedArguments) throws -> Pipeline {
         try Pipeline(path: arguments.positional.first ?? Places.file("pipelines/cards.yaml"))
     }
@@ -84,6 +106,27 @@ enum FeaturesCommand {
         if table.duplicates > 0 { text += "; \(table.duplicates) duplicates left out" }
         if table.refused > 0 { text += "; \(table.refused) refused, such as \(table.firstReason ?? "")" }
         FileHandle.standardError.write(Data("\(text)\n".utf8))
+        return 0
+    }
+
+    private static func rows(_ arguments: ParsedArguments) throws -> Int32 {
+        guard let output = arguments.string("--out") else { throw UsageError("features rows needs --out FILE") }
+        let dir = arguments.string("--dir") ?? ".tideline/world"
+        let pipeline = try Pipeline(path: arguments.string("--pipeline") ?? "")
+        let scratch = NSTemporaryDirectory() + "/tideline-rows-\(ProcessInfo.processInfo.processIdentifier)"
+        defer { try? FileManager.default.removeItem(atPath: scratch) }
+        let reader = try EmbeddedLogReader(following: "\(dir)/log", scratch: scratch)
+        try reader.store.catchUp()
+        let export = try RowExport(reader, pipeline, to: OutputFile(path: output))
+        let progress = ProgressLine()
+        try export.run { done, batches in
+            progress.show { "\(export.scored) rows, \(done) of \(batches) batches" }
+        }
+        progress.end()
+        let text =
+            "\(export.scored) rows of \(pipeline.features.count) features, \(export.duplicates) duplicates, "
+            + "\(export.deadLetters) dead letters\n"
+        FileHandle.standardError.write(Data(text.utf8))
         return 0
     }
 }

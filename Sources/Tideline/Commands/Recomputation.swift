@@ -17,42 +17,21 @@ struct Recomputation {
             eventsMax: batch.eventsMax)
     }
 
-    private struct Step {
-        var partition: Int
-        var seq: UInt64
-        /// One core commits one batch after another: the sum of all positions is the order.
-        var order: UInt64
-    }
-
     mutating func run() throws -> (rows: Int, different: Int) {
-        var steps: [Step] = []
-        for partition in 0..<reader.partitions {
-            try unsafe reader.changelog(of: partition, after: 0) { seq, encoded in
-                let frontier = try unsafe ChangeBatch(decoding: encoded).frontier
-                steps.append(Step(partition: partition, seq: seq, order: frontier.reduce(seq) { $0 + $1.seq }))
-                return true
-            }
-        }
-        steps.sort { $0.order < $1.order }
         var rows = 0
         var different = 0
-        for step in steps {
-            let (count, bad) = try recompute(step)
+        for place in try CommittedBatch.inOrder(reader) {
+            let (count, bad) = try recompute(place)
             rows += count
             different += bad
         }
         return (rows, different)
     }
 
-    private func recompute(_ step: Step) throws -> (rows: Int, different: Int) {
-        var committed: ChangeBatch?
-        try unsafe reader.changelog(of: step.partition, after: step.seq - 1) { _, encoded in
-            committed = unsafe try ChangeBatch(decoding: encoded)
-            return false
-        }
-        guard let committed else { return (0, 0) }
-        batch.begin(partition: step.partition, firstOffset: committed.header.firstOffset)
-        try unsafe reader.input(of: step.partition, from: committed.header.firstOffset) { offset, event, time in
+    private func recompute(_ place: CommittedBatch) throws -> (rows: Int, different: Int) {
+        guard let committed = try place.changes(reader) else { return (0, 0) }
+        batch.begin(partition: place.partition, firstOffset: committed.header.firstOffset)
+        try unsafe reader.input(of: place.partition, from: committed.header.firstOffset) { offset, event, time in
             guard offset < committed.header.endOffset else { return false }
             unsafe batch.append(event, appendTime: time)
             return true
@@ -63,7 +42,7 @@ struct Recomputation {
         unsafe assembler.forEachRow { _, _, _, _, row, score in
             unsafe made.append((row.map(\.bitPattern), score.bitPattern))
         }
-        assembler.commit(partition: step.partition, now: committed.header.commitTime)
+        assembler.commit(partition: place.partition, now: committed.header.commitTime)
         var index = 0
         var different = tally.scored == committed.header.scored ? 0 : 1
         committed.forEachChange { change in

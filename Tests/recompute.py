@@ -1,7 +1,7 @@
 """Recomputes every feature and score of a log in plain Python and compares; Tests/recompute calls it.
 
-It follows docs/pipelines.md and shares no code with the product: the past of an entity is a list of its events, a window
-is those of them that lie between two tile edges. The order is that of commit, which each batch's frontier confirms.
+It follows docs/pipelines.md and shares no code with the product: the past of an entity is a list of its events, a
+window is those of them that lie between two tile edges. The order is that of commit; each batch's frontier confirms it.
 """
 
 import argparse
@@ -408,7 +408,8 @@ class Comparison:
         self.differing += int(wrong.any(axis=1).sum())
         for row, column in np.argwhere(wrong)[:max(0, 10 - len(self.examples))]:
             self.examples.append(
-                f"{self.pending[row][0]} {self.columns[column]}: the log has {a[row, column]!r}, expected {b[row, column]!r}")
+                f"{self.pending[row][0]} {self.columns[column]}: the log has {float(a[row, column])}, "
+                f"expected {float(b[row, column])}")
         self.pending = []
 
 

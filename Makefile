@@ -1,6 +1,6 @@
 # Tideline: `make up` runs a whole world, `make test` tests it. Nothing else to know.
 .DEFAULT_GOAL := help
-.PHONY: help setup build up test lint page-check clean
+.PHONY: help setup build up test loadtest lint page-check clean
 ARGS ?=
 
 help: ## Show this list
@@ -19,6 +19,10 @@ test: setup ## Build and run all tests
 	swift build --build-tests
 	swift test
 	@if [ -z "$$TIDELINE_TEST_KAFKA" ]; then echo "skipped: Kafka (there is no KafkaLog yet; see README, what is not there yet)"; fi
+
+loadtest: setup ## Measure it, with the method; make loadtest ARGS='pipeline latency' measures parts
+	swift build -c release
+	@loadtest/run $(ARGS)
 
 lint: ## Check format and scripts
 	swift format lint --strict -r Sources Tests loadtest

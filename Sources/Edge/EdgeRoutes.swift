@@ -422,6 +422,7 @@ package struct EdgeRoutes: Sendable {
         json.beginObject()
         json.member("p50", visible.p50 / 1000)
         json.member("p99", visible.p99 / 1000)
+        json.member("p999", visible.p999 / 1000)
         json.endObject()
         if let replica = region.replica { write(replica, status, &json) }
         json.endObject()

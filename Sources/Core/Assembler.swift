@@ -159,7 +159,8 @@ import Scoring
     }
 
     private func observe(
-        _ decoder: EventDecoder, _ index: Int, tenant: Int, keyStart: Int, appendTime: Int64, _ partition: Int, _ tally: inout Tally
+        _ decoder: EventDecoder, _ index: Int, tenant: Int, keyStart: Int, appendTime: Int64, _ partition: Int,
+        _ tally: inout Tally
     ) {
         var flags: EventRecord.Flags = []
         let (time, fromFuture) = pipeline.limits.effectiveTime(decoder.time, takenAt: appendTime)

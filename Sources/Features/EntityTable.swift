@@ -74,7 +74,8 @@ import Changes
         } else {
             if unsafe slabs.count * Self.slabRecords == used {
                 guard let slab = unsafe tl_slab_allocate(slabBytes) else {
-                    preconditionFailure("no memory for \(slabBytes >> 20) MiB of window tiles; lower limits.entities_in_memory")
+                    preconditionFailure(
+                        "no memory for \(slabBytes >> 20) MiB of window tiles; lower limits.entities_in_memory")
                 }
                 unsafe slabs.append(slab)
             }

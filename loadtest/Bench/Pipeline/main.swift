@@ -89,7 +89,8 @@ struct Input {
 }
 
 /// CPU microseconds an event of the stages between the log's read and its write, each measured on its own thread time.
-func stages(_ input: Input, pipeline: Pipeline, model: ScoringModel?, partitions: Int, batch size: Int) -> [String: Double]
+func stages(_ input: Input, pipeline: Pipeline, model: ScoringModel?, partitions: Int, batch size: Int) -> [String:
+    Double]
 {
     let batch = EventBatch(eventsMax: size)
     let decoder = EventDecoder(pipeline)

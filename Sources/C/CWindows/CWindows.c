@@ -165,23 +165,12 @@ void tl_prefetch(const void *record, const tl_layout_t *layout, int64_t time, ui
     if (layout->partitions) __builtin_prefetch(base + layout->last_offset + partition * 8, 1);
 }
 
-enum { HUGE_PAGE = 2 << 20 };
-
-static size_t slab_bytes(size_t bytes) { return (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE; }
-
 void *tl_slab_allocate(size_t bytes) {
-    // Room to cut an aligned piece out of; pages that are never touched cost nothing.
-    size_t size = slab_bytes(bytes), asked = size + HUGE_PAGE;
-    uint8_t *raw = mmap(NULL, asked, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (raw == MAP_FAILED) return NULL;
-    uint8_t *slab = (uint8_t *)(((uintptr_t)raw + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
-    if (slab > raw) munmap(raw, (size_t)(slab - raw));
-    if (slab + size < raw + asked) munmap(slab + size, (size_t)(raw + asked - slab - size));
-    madvise(slab, size, MADV_HUGEPAGE);
-    return slab;
+    void *slab = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return slab == MAP_FAILED ? NULL : slab;
 }
 
-void tl_slab_free(void *slab, size_t bytes) { munmap(slab, slab_bytes(bytes)); }
+void tl_slab_free(void *slab, size_t bytes) { munmap(slab, bytes); }
 
 // MARK: sketches
 

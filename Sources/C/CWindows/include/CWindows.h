@@ -103,7 +103,8 @@ int tl_add(void *record, const tl_layout_t *layout, int64_t time, uint32_t parti
 /// given. `partition` matters to shared records.
 void tl_prefetch(const void *record, const tl_layout_t *layout, int64_t time, uint32_t partition);
 
-/// Aligned to huge pages where the kernel has them; a record spans several pages, so the page walk counts. Zeroed.
+/// Zeroed pages, NULL where there are none. No huge ones: clearing 2 MB at a first touch put 8 ms on the slowest events
+/// (ingest to visible p99 18.7 against 8.8 ms at 1,000 events/s), and throughput was no better.
 void *tl_slab_allocate(size_t bytes);
 void tl_slab_free(void *slab, size_t bytes);
 

@@ -18,6 +18,8 @@ up: build ## Run a whole world on this machine; make up ARGS='--rate 5000' passe
 test: setup ## Build and run all tests
 	swift build --build-tests
 	swift test
+	@echo "== allocations, in a release build"
+	swift test -c release --scratch-path .build-release -Xswiftc -enable-testing --filter AllocationTests
 	@if [ -z "$$TIDELINE_TEST_KAFKA" ]; then echo "skipped: Kafka (there is no KafkaLog yet; see README, what is not there yet)"; fi
 
 loadtest: setup ## Measure it, with the method; make loadtest ARGS='pipeline latency' measures parts

@@ -109,7 +109,7 @@ let package = Package(
         suite("FeaturesTests", ["Features", "Changes", "CWindows"]),
         suite("ScoringTests", ["Scoring", "CForest", "CAllocations"], resources: [.copy("Fixtures")]),
         suite("HTTPTests", ["HTTP"]),
-        suite("CoreTests", ["Core", "Changes", "Features", "Storage"]),
+        suite("CoreTests", ["Core", "Changes", "Features", "Scoring", "Storage", "CAllocations"]),
         suite("ReplicateTests", ["Replicate", "Changes", "Storage"]),
         suite(
             "EdgeTests",

@@ -13,13 +13,19 @@ import Testing
 @testable import HTTP
 @testable import Storage
 
+#if DEBUG
+    private let isReleaseBuild = false
+#else
+    private let isReleaseBuild = true
+#endif
+
 /// What a handler allocates, counted on the server's own thread while a client asks over one kept connection: from the
 /// parsed request that the router hands over to the finished `Response`, its body and its header block written. RocksDB's
 /// own allocations are among them: at most 12 for an event in its memtable, 18 for one in a file, counted with two keys.
 ///
-/// The bounds are what a debug build was measured at, and a little room: they keep a query from getting worse. The goal
-/// is 5, beside RocksDB's.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+/// The bounds are what a release build was measured at, and a little room: they keep a query from getting worse. The goal
+/// is 5, beside RocksDB's. A debug build allocates for generics that release specialises: `make test` runs this in release.
+@Suite(.serialized, .timeLimit(.minutes(2)), .enabled(if: isReleaseBuild, "allocations are counted in release"))
 struct QueryAllocationTests {
     @Test(arguments: [false, true])
     func aQueryAllocatesNoMoreThanItDid(flushed: Bool) throws {
@@ -28,13 +34,13 @@ struct QueryAllocationTests {
         let dimensions = try #require(world.region.replica).tails[0].dimensions
         let vector = (0..<dimensions).map { "\(Float($0 % 7) + 0.5)" }.joined(separator: ",")
         let queries: [(path: String, body: String?, most: Int)] = [
-            ("/v1/events/transaction-00150", nil, 95),
-            ("/v1/entities/customer/customer-000000003", nil, 180),
-            ("/v1/entities/terminal/terminal-000000002", nil, 165),
-            ("/v1/events?limit=20", nil, 480),
-            ("/v1/similar?id=transaction-00150&k=10", nil, 315),
-            ("/v1/similar", "{\"k\":10,\"vector\":[\(vector)]}", 325),
-            ("/v1/score", String(decoding: CountedRegion.event(9_001), as: UTF8.self), 2650),
+            ("/v1/events/transaction-00150", nil, 28),
+            ("/v1/entities/customer/customer-000000003", nil, 19),
+            ("/v1/entities/terminal/terminal-000000002", nil, 16),
+            ("/v1/events?limit=20", nil, 110),
+            ("/v1/similar?id=transaction-00150&k=10", nil, 135),
+            ("/v1/similar", "{\"k\":10,\"vector\":[\(vector)]}", 160),
+            ("/v1/score", String(decoding: CountedRegion.event(9_001), as: UTF8.self), 23),
         ]
         for (path, body, most) in queries {
             let count = try world.count(path, body: body)

@@ -16,6 +16,14 @@ package enum Timestamp {
         }
     }
 
+    /// Lends a time's text, without a `String`.
+    package static func withText<R>(_ microseconds: Int64, _ use: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
+        try unsafe withUnsafeTemporaryAllocation(byteCount: byteCount, alignment: 8) { bytes in
+            unsafe write(microseconds, to: bytes)
+            return try unsafe use(UnsafeRawBufferPointer(bytes))
+        }
+    }
+
     private static func write(_ microseconds: Int64, to bytes: UnsafeMutableRawBufferPointer) {
         // A time that came over the wire may be anything: what has no four digits' year is shown as the nearest that has.
         let microseconds = min(max(microseconds, -62_167_219_200_000_000), 253_402_300_799_999_999)

@@ -119,11 +119,11 @@ package struct EdgeRoutes: Sendable {
         headers.append("Tideline-Region", region.configuration.name)
         headers.append("Tideline-State", status.state(now: now).rawValue)
         if let staleness = status.stalenessMilliseconds(now: now) { headers.append("Tideline-Staleness-Ms", staleness) }
-        if status.asOf > 0 { headers.append("Tideline-As-Of", Timestamp.text(status.asOf)) }
+        if status.asOf > 0 {
+            unsafe Timestamp.withText(status.asOf) { unsafe headers.append("Tideline-As-Of", bytes: $0) }
+        }
         headers.append("Tideline-Snapshot", "none")
-        headers.append(
-            "Tideline-Frontier",
-            replica.positions.enumerated().map { "\($0.offset):\($0.element.seq)" }.joined(separator: ","))
+        headers.append("Tideline-Frontier", numbered: replica.frontier.lazy.compactMap { $0?.seq })
     }
 
     /// The tenant whose data is asked for. Keys and scopes come with the secured API; until then it is a parameter.
@@ -142,52 +142,43 @@ package struct EdgeRoutes: Sendable {
         let tenant = try tenant(request, replica)
         let flagged = request.query("flagged") == "true"
         let name = replica.pipeline.tenants[tenant]
-        let prefix = EventKey.prefix(tenant: name)
-        let iterator = StoreIterator(replica.view.store)
-        var start = prefix + [UInt8](repeating: 0xFF, count: 16)
+        // The newest row there could be, or the last one of the page before.
+        var from = EventKey(time: -1, place: .max)
         if let cursor = request.query("cursor") {
-            guard let bytes = Self.decode(cursor: cursor) else { throw Problem.badRequest("cursor is none of ours") }
-            start = prefix + bytes
+            guard let key = EventKey(cursor: cursor) else { throw Problem.badRequest("cursor is none of ours") }
+            from = key
         }
-        iterator.seekBack(start)
-        if iterator.isValid, unsafe iterator.key.elementsEqual(start) { iterator.previous() }
-        json.beginObject()
-        json.key("events")
-        json.beginArray()
         var count = 0
         var visited = 0
         var last: EventKey?
-        while count < limit, visited < 100_000, iterator.isValid, unsafe iterator.key.starts(with: prefix) {
-            if let key = unsafe EventKey(row: iterator.key), let row = unsafe EventRow(iterator.value) {
-                last = key
-                visited += 1
-                if !flagged || row.record.flags.contains(.flagged) {
-                    unsafe EventJSON.write(
-                        id: row.id, row.record, pipeline: replica.pipeline, details: false, to: &json)
-                    count += 1
+        json.beginObject()
+        json.key("events")
+        json.beginArray()
+        try unsafe from.withRow(tenant: name) { start in
+            let prefix = unsafe UnsafeRawBufferPointer(rebasing: start[..<(start.count - 16)])
+            let iterator = StoreIterator(replica.view.store)
+            unsafe iterator.seekBack(start)
+            if iterator.isValid, unsafe iterator.key.elementsEqual(start) { iterator.previous() }
+            while count < limit, visited < 100_000, iterator.isValid, unsafe iterator.key.starts(with: prefix) {
+                if let key = unsafe EventKey(row: iterator.key), let row = unsafe EventRow(iterator.value) {
+                    last = key
+                    visited += 1
+                    if !flagged || row.record.flags.contains(.flagged) {
+                        unsafe EventJSON.write(
+                            id: row.id, row.record, pipeline: replica.pipeline, details: false, to: &json)
+                        count += 1
+                    }
                 }
+                iterator.previous()
             }
-            iterator.previous()
+            try iterator.check()
         }
-        try iterator.check()
         json.endArray()
         if let last, count == limit || visited == 100_000 {
-            json.member("cursor", last.bytes.map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined())
+            json.key("cursor")
+            unsafe last.withCursor { unsafe json.value(utf8: $0) }
         }
         json.endObject()
-    }
-
-    private static func decode(cursor: String) -> [UInt8]? {
-        let digits = Array(cursor.utf8)
-        guard digits.count == 32 else { return nil }
-        var bytes: [UInt8] = []
-        for index in stride(from: 0, to: 32, by: 2) {
-            guard let byte = UInt8(String(decoding: digits[index...index + 1], as: UTF8.self), radix: 16) else {
-                return nil
-            }
-            bytes.append(byte)
-        }
-        return bytes
     }
 
     /// Lends the row of an event's newest version.
@@ -195,11 +186,14 @@ package struct EdgeRoutes: Sendable {
         _ replica: Replica, tenant: Int, id: String, _ use: (EventRow) throws -> Result
     ) throws -> Result {
         let name = replica.pipeline.tenants[tenant]
-        let identifier = [View.Prefix.identifier, UInt8(name.utf8.count)] + Array(name.utf8) + Array(id.utf8)
-        let key = try unsafe replica.view.store.get(identifier) { unsafe EventKey(value: $0) } ?? nil
+        let store = replica.view.store
+        let key = try unsafe EventKey.withIdentifier(tenant: name, id: id) {
+            try unsafe store.get($0) { unsafe EventKey(value: $0) } ?? nil
+        }
         let result = try key.flatMap { key in
-            try unsafe replica.view.store.get(key.row(tenant: name)) { bytes in try unsafe EventRow(bytes).map(use) }
-                ?? nil
+            try unsafe key.withRow(tenant: name) {
+                try unsafe store.get($0) { bytes in try unsafe EventRow(bytes).map(use) } ?? nil
+            }
         }
         guard let result else { throw Problem.notFound("no event `\(id)` in this region") }
         return result
@@ -270,9 +264,13 @@ package struct EdgeRoutes: Sendable {
         let high = try request.queryDouble("score_max").map { Float($0) } ?? .infinity
         guard low <= high else { throw Problem.badRequest("score_min is above score_max") }
         filter.scores = low...high
-        let found: [Neighbour]
+        // One more than asked for: an event is its own nearest neighbour.
+        var found = NeighbourBuffer(capacity: k + 1)
         do {
-            found = try replica.tails[tenant].search(vector, k: id == nil ? k : k + 1, filter: filter)
+            try unsafe vector.withUnsafeBufferPointer { vector throws(VectorQueryError) in
+                _ = try unsafe replica.tails[tenant].search(
+                    vector, k: id == nil ? k : k + 1, filter: filter, into: &found)
+            }
         } catch .zero {
             throw Problem.badRequest("a vector of zero length has no neighbours")
         } catch {
@@ -284,13 +282,16 @@ package struct EdgeRoutes: Sendable {
         json.key("neighbours")
         json.beginArray()
         var count = 0
-        for neighbour in found where count < k {
+        for place in 0..<found.count where count < k {
+            let neighbour = found[place]
             let key = EventKey(time: neighbour.row.time, place: neighbour.row.id)
-            _ = try unsafe replica.view.store.get(key.row(tenant: name)) { bytes in
-                guard let row = unsafe EventRow(bytes) else { return }
-                if let id, unsafe row.id.elementsEqual(id.utf8) { return }
-                write(neighbour, row, replica, &json)
-                count += 1
+            try unsafe key.withRow(tenant: name) {
+                _ = try unsafe replica.view.store.get($0) { bytes in
+                    guard let row = unsafe EventRow(bytes) else { return }
+                    if let id, unsafe row.id.elementsEqual(id.utf8) { return }
+                    write(neighbour, row, replica, &json)
+                    count += 1
+                }
             }
         }
         json.endArray()
@@ -304,18 +305,8 @@ package struct EdgeRoutes: Sendable {
         json.member("distance", neighbour.distance)
         json.member("score", row.record.score)
         json.member("flagged", row.record.flags.contains(.flagged))
-        json.member("time", Timestamp.text(row.record.eventTime))
-        json.key("fields")
-        json.beginObject()
-        unsafe KeptFields.forEach(in: row.record.fields, of: replica.pipeline) { column, value in
-            json.key(replica.pipeline.columns[column].name)
-            switch value {
-            case .missing: json.null()
-            case .text(let text): json.value(text)
-            case .number(let number): json.value(number)
-            }
-        }
-        json.endObject()
+        json.member("time", time: row.record.eventTime)
+        EventJSON.writeFields(row.record, replica.pipeline, to: &json)
         json.endObject()
     }
 
@@ -334,8 +325,8 @@ package struct EdgeRoutes: Sendable {
         json.beginObject()
         json.member("kind", name)
         json.member("id", id)
-        json.member("lastEventTime", Timestamp.text(summary.last))
-        json.member("windowsAsOf", Timestamp.text(now))
+        json.member("lastEventTime", time: summary.last)
+        json.member("windowsAsOf", time: now)
         json.key("features")
         json.beginObject()
         for (name, value) in summary.features {
@@ -359,7 +350,7 @@ package struct EdgeRoutes: Sendable {
         json.beginObject()
         json.member("id", provisional.id)
         json.member("provisional", true)
-        json.member("time", Timestamp.text(provisional.time))
+        json.member("time", time: provisional.time)
         json.member("score", provisional.score)
         json.member("flagged", provisional.score > replica.pipeline.threshold)
         json.key("reasons")

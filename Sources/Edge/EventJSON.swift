@@ -10,8 +10,7 @@ enum EventJSON {
         json.beginObject()
         json.key("id")
         unsafe json.value(utf8: id)
-        json.key("time")
-        json.value(Timestamp.text(record.eventTime))
+        json.member("time", time: record.eventTime)
         json.member("score", record.score)
         json.member("flagged", record.flags.contains(.flagged))
         if record.flags.contains(.late) { json.member("late", true) }
@@ -35,14 +34,14 @@ enum EventJSON {
         json.endObject()
     }
 
-    private static func writeFields(_ record: EventRecord, _ pipeline: Pipeline, to json: inout JSONWriter) {
+    static func writeFields(_ record: EventRecord, _ pipeline: Pipeline, to json: inout JSONWriter) {
         json.key("fields")
         json.beginObject()
-        unsafe KeptFields.forEach(in: record.fields, of: pipeline) { column, value in
+        unsafe KeptFields.forEachStored(in: record.fields, of: pipeline) { column, value in
             json.key(pipeline.columns[column].name)
             switch value {
             case .missing: json.null()
-            case .text(let text): json.value(text)
+            case .text(let text): unsafe json.value(utf8: text)
             case .number(let number): json.value(number)
             }
         }
@@ -50,7 +49,7 @@ enum EventJSON {
     }
 
     private static func writeDetails(_ record: EventRecord, _ pipeline: Pipeline, to json: inout JSONWriter) {
-        json.member("ingestTime", Timestamp.text(record.ingestTime))
+        json.member("ingestTime", time: record.ingestTime)
         json.member("inputOffset", record.inputOffset)
         json.member("model", String(record.model, radix: 16))
         json.key("features")
@@ -65,5 +64,13 @@ enum EventJSON {
     /// A record of another schema may have features that this pipeline does not name.
     private static func name(_ index: Int, _ pipeline: Pipeline) -> String {
         index < pipeline.featureNames.count ? pipeline.featureNames[index] : "f\(index)"
+    }
+}
+
+extension JSONWriter {
+    /// A time, in microseconds since 1970, as RFC 3339.
+    mutating func member(_ name: StaticString, time: Int64) {
+        key(name)
+        unsafe Timestamp.withText(time) { unsafe value(utf8: $0) }
     }
 }

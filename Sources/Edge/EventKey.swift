@@ -35,6 +35,65 @@ struct EventKey: Equatable {
         return tenant.withUTF8 { unsafe row(tenant: UnsafeRawBufferPointer($0)) }
     }
 
+    /// Lends the key under which an id finds its event.
+    static func withIdentifier<R>(
+        tenant: String, id: String, _ use: (UnsafeRawBufferPointer) throws -> R
+    ) rethrows -> R {
+        var tenant = tenant
+        var id = id
+        return try tenant.withUTF8 { name in
+            try id.withUTF8 { id in
+                let count = 2 + name.count + id.count
+                return try unsafe withUnsafeTemporaryAllocation(byteCount: count, alignment: 8) { bytes in
+                    unsafe bytes[0] = View.Prefix.identifier
+                    unsafe bytes[1] = UInt8(name.count)
+                    unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[2...]).copyMemory(
+                        from: UnsafeRawBufferPointer(name))
+                    unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[(2 + name.count)...]).copyMemory(
+                        from: UnsafeRawBufferPointer(id))
+                    return try unsafe use(UnsafeRawBufferPointer(bytes))
+                }
+            }
+        }
+    }
+
+    /// Lends a row's key, without an array of it.
+    func withRow<R>(tenant: String, _ use: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
+        var tenant = tenant
+        return try tenant.withUTF8 { name in
+            try unsafe withUnsafeTemporaryAllocation(byteCount: 18 + name.count, alignment: 8) { bytes in
+                unsafe bytes[0] = View.Prefix.event
+                unsafe bytes[1] = UInt8(name.count)
+                unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[2...]).copyMemory(
+                    from: UnsafeRawBufferPointer(name))
+                unsafe bytes.storeBytes(of: time.bigEndian, toByteOffset: 2 + name.count, as: Int64.self)
+                unsafe bytes.storeBytes(of: place.bigEndian, toByteOffset: 10 + name.count, as: UInt64.self)
+                return try unsafe use(UnsafeRawBufferPointer(bytes))
+            }
+        }
+    }
+
+    /// Lends the key as a page's cursor: 32 hexadecimal digits.
+    func withCursor<R>(_ use: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
+        try unsafe withUnsafeTemporaryAllocation(byteCount: 32, alignment: 8) { digits in
+            for (half, word) in [UInt64(bitPattern: time), place].enumerated() {
+                for place in 0..<16 {
+                    let nibble = UInt8(word >> UInt64(60 - place * 4) & 15)
+                    unsafe digits[half * 16 + place] = nibble < 10 ? 48 + nibble : 87 + nibble
+                }
+            }
+            return try unsafe use(UnsafeRawBufferPointer(digits))
+        }
+    }
+
+    init?(cursor: String) {
+        guard cursor.utf8.count == 32, let first = UInt64(cursor.prefix(16), radix: 16),
+            let second = UInt64(cursor.suffix(16), radix: 16)
+        else { return nil }
+        time = Int64(bitPattern: first)
+        place = second
+    }
+
     static func prefix(tenant: String) -> [UInt8] {
         [View.Prefix.event, UInt8(tenant.utf8.count)] + Array(tenant.utf8)
     }

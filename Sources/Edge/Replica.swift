@@ -74,6 +74,9 @@ final class Replica: @unchecked Sendable {
     }
 
     /// What has been applied of each partition.
+    /// Where each partition stands; `nil` where nothing came yet.
+    var frontier: [AppliedPosition?] { known.withLock { $0 } }
+
     var positions: [AppliedPosition] { known.withLock { $0.compactMap { $0 } } }
 
     // MARK: applying

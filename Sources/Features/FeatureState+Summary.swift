@@ -15,15 +15,18 @@ extension FeatureState {
             let key = unsafe key(tenant: tenant, kind: layouts[entity].kind, id: bytes)
             // A primary entity lives in the partition that its id decides; under another key, in any.
             let own = unsafe Changes.partition(of: bytes, count: partitions)
-            let numbers =
-                entity == 0
-                ? [own] + (0..<partitions).filter { $0 != own } : [partitions + entity - 1]
-            return unsafe numbers.lazy.compactMap { unsafe self.findStored(UInt16($0), key) }.first
+            guard entity == 0 else { return unsafe findStored(UInt16(partitions + entity - 1), key) }
+            if let found = unsafe findStored(UInt16(own), key) { return unsafe found }
+            for other in 0..<partitions where other != own {
+                if let found = unsafe findStored(UInt16(other), key) { return unsafe found }
+            }
+            return nil
         }
         guard let record = unsafe record else { return nil }
         let layout = layouts[entity]
         unsafe readWindows(record, layout, entity: entity, time: time)
         var features: [(String, Float)] = []
+        features.reserveCapacity(pipeline.features.count)
         for (index, feature) in pipeline.features.enumerated() {
             switch feature {
             case .window(entity, let window, let measure, let statistic):

@@ -33,9 +33,29 @@ package enum KeptFields {
         }
     }
 
+    /// A field in the record's own bytes.
+    @safe package enum Stored {
+        case missing
+        case text(UnsafeRawBufferPointer)
+        case number(Double)
+    }
+
     /// Visits each kept field; stops early where the bytes end.
     package static func forEach(
         in bytes: UnsafeRawBufferPointer, of pipeline: Pipeline, _ visit: (_ column: Int, Value) -> Void
+    ) {
+        unsafe forEachStored(in: bytes, of: pipeline) { column, value in
+            switch value {
+            case .missing: visit(column, .missing)
+            case .number(let number): visit(column, .number(number))
+            case .text(let text): unsafe visit(column, .text(String(decoding: text, as: UTF8.self)))
+            }
+        }
+    }
+
+    /// The same without a `String` for each text.
+    package static func forEachStored(
+        in bytes: UnsafeRawBufferPointer, of pipeline: Pipeline, _ visit: (_ column: Int, Stored) -> Void
     ) {
         var reader = unsafe ByteReader(bytes)
         for column in pipeline.kept {
@@ -50,7 +70,7 @@ package enum KeptFields {
                     continue
                 }
                 guard let text = unsafe reader.read(count: Int(length)) else { return }
-                unsafe visit(column, .text(String(decoding: text, as: UTF8.self)))
+                unsafe visit(column, .text(text))
             }
         }
     }

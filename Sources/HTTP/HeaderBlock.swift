@@ -47,6 +47,17 @@ package struct HeaderBlock: Sendable, ExpressibleByDictionaryLiteral {
         for byte in value { appendClean(byte) }
     }
 
+    /// Appends `0:a,1:b,…`.
+    package mutating func append(_ name: StaticString, numbered values: some Sequence<UInt64>) {
+        open(name)
+        for (place, value) in values.enumerated() {
+            if place > 0 { bytes.append(UInt8(ascii: ",")) }
+            bytes.append(decimal: UInt64(place))
+            bytes.append(UInt8(ascii: ":"))
+            bytes.append(decimal: value)
+        }
+    }
+
     package mutating func append(contentsOf other: HeaderBlock) {
         if other.bytes.isEmpty { return }
         if !bytes.isEmpty { bytes.append(text: "\r\n") }

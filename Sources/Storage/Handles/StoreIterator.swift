@@ -23,10 +23,10 @@ internal import CRocksDB
     }
 
     /// Moves to the last key at or before `key`.
-    package func seekBack(_ key: [UInt8]) {
-        unsafe key.withUnsafeBytes {
-            unsafe rocksdb_iter_seek_for_prev(handle, $0.baseAddress?.assumingMemoryBound(to: CChar.self), $0.count)
-        }
+    package func seekBack(_ key: [UInt8]) { unsafe key.withUnsafeBytes { unsafe seekBack($0) } }
+
+    package func seekBack(_ key: UnsafeRawBufferPointer) {
+        unsafe rocksdb_iter_seek_for_prev(handle, key.baseAddress?.assumingMemoryBound(to: CChar.self), key.count)
     }
 
     package func next() { unsafe rocksdb_iter_next(handle) }

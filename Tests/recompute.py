@@ -202,10 +202,19 @@ def hash64(data, seed):
     def fold(a, b):
         product = a * b
         return (product ^ (product >> 64)) & MASK
+    k1, k2 = 0xE7037ED1A0B428DB, 0x8EBC6AF09C88C6E3
     value = seed ^ 0x9E3779B97F4A7C15
-    for start in range(0, len(data), 8):
-        value = fold(value ^ int.from_bytes(data[start:start + 8], "little"), 0xE7037ED1A0B428DB)
-    return fold(value ^ len(data), 0x8EBC6AF09C88C6E3)
+    words = [int.from_bytes(data[start:start + 8], "little") for start in range(0, len(data), 8)]
+    if len(data) >= 64:
+        chains = [value, (value + k1) & MASK, (value + k2) & MASK, value ^ k2]
+        whole = len(data) // 32 * 4
+        for place, word in enumerate(words[:whole]):
+            chains[place % 4] = fold(chains[place % 4] ^ word, k1)
+        a, b, c, d = chains
+        value, words = fold(a ^ fold(b ^ fold(c ^ d, k1), k1), k1), words[whole:]
+    for word in words:
+        value = fold(value ^ word, k1)
+    return fold(value ^ len(data), k2)
 
 
 REGISTERS = {}

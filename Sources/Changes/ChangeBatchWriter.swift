@@ -11,6 +11,10 @@ package struct ChangeBatchWriter: ~Copyable {
     private var encoded: ByteWriter
     private let compression: Compression
 
+    /// Measured on a batch of 1,000 card events (647 KB): .85 µs an event and 339 bytes at LZ4's own 1, .57 and 341 at 2,
+    /// .50 and 348 at 4, .43 and 383 at 8.
+    private static let lz4Acceleration: Int32 = 2
+
     package init(compression: Compression = .lz4, capacity: Int = 1 << 20) {
         self.compression = compression
         body = ByteWriter(capacity: capacity)
@@ -85,9 +89,9 @@ package struct ChangeBatchWriter: ~Copyable {
             let bound = Int(LZ4_compressBound(Int32(length)))
             let target = unsafe encoded.extend(by: bound)
             written = unsafe Int(
-                LZ4_compress_default(
+                LZ4_compress_fast(
                     body.base.assumingMemoryBound(to: CChar.self), target.assumingMemoryBound(to: CChar.self),
-                    Int32(length), Int32(bound)))
+                    Int32(length), Int32(bound), Self.lz4Acceleration))
         case .zstd:
             let bound = ZSTD_compressBound(length)
             let target = unsafe encoded.extend(by: bound)

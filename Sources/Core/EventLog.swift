@@ -66,7 +66,7 @@ package final class EventBatch {
     package let eventsMax: Int
     package let bytesMax: Int
 
-    package init(eventsMax: Int = 1000, bytesMax: Int = 1 << 20) {
+    package init(eventsMax: Int = 2000, bytesMax: Int = 1 << 20) {
         self.eventsMax = eventsMax
         self.bytesMax = bytesMax
         ends.reserveCapacity(eventsMax)

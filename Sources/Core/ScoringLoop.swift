@@ -31,7 +31,7 @@ package final class ScoringLoop {
 
     package init(
         log: any EventLog, view: View, pipeline: Pipeline, model: ScoringModel?, figures: CoreFigures,
-        clock: any WallClock = SystemClock(), eventsMax: Int = 1000, compression: Compression = .lz4
+        clock: any WallClock = SystemClock(), eventsMax: Int = 2000, compression: Compression = .lz4
     ) throws {
         self.log = log
         self.view = view

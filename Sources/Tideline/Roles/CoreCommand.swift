@@ -24,7 +24,7 @@ enum CoreCommand {
             CommandOption("--partitions", "N", help: "Partitions of a new log (default 4)."),
             CommandOption("--port", "PORT", default: "8400", help: "HTTP port on 127.0.0.1; 0 takes a free one."),
             CommandOption("--nats", "URL", help: "The bus, such as nats://127.0.0.1:8422."),
-            CommandOption("--batch", "N", default: "1000", help: "Events of one transaction at most."),
+            CommandOption("--batch", "N", default: "2000", help: "Events of one transaction at most."),
         ],
         examples: ["tideline core --dir /var/lib/tideline --nats nats://127.0.0.1:8422"],
         run: { try run($0) })
@@ -43,7 +43,7 @@ enum CoreCommand {
         let figures = CoreFigures()
         let loop = try ScoringLoop(
             log: eventLog, view: try View(path: "\(dir)/core"), pipeline: pipeline, model: model, figures: figures,
-            eventsMax: try arguments.int("--batch", in: 1...1000) ?? 1000)
+            eventsMax: try arguments.int("--batch", in: 1...2000) ?? 2000)
         let core = CoreRole(log: log, eventLog: eventLog, loop: loop, figures: figures)
         if let nats = arguments.string("--nats") { try core.startRelay(url: nats, pipeline: pipeline.name) }
         core.startLoop()

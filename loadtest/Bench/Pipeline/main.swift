@@ -1,6 +1,6 @@
 // PipelineBench: the core's way of an event in one process, from a filled log to the last commit.
 //
-//   PipelineBench PIPELINE.yaml EVENTS.ndjson FOLDER [--partitions 4] [--batch 1000]
+//   PipelineBench PIPELINE.yaml EVENTS.ndjson FOLDER [--partitions 4] [--batch 2000]
 //
 // Prints one JSON object: events a second and CPU of the whole, then the time of each stage on its own. Its method is
 // said in loadtest/README.md.
@@ -161,12 +161,12 @@ func value(_ name: String, _ fallback: Int) -> Int {
 
 let arguments = CommandLine.arguments
 guard arguments.count >= 4 else {
-    print("usage: PipelineBench PIPELINE.yaml EVENTS.ndjson FOLDER [--partitions 4] [--batch 1000]")
+    print("usage: PipelineBench PIPELINE.yaml EVENTS.ndjson FOLDER [--partitions 4] [--batch 2000]")
     exit(64)
 }
 do {
     let partitions = value("--partitions", 4)
-    let size = value("--batch", 1000)
+    let size = value("--batch", 2000)
     let pipeline = try Pipeline(path: arguments[1])
     let model = try pipeline.model.map { try ScoringModel(path: $0, pipeline: pipeline) }
     let input = try Input(arguments[2], pipeline: pipeline, partitions: partitions)

@@ -282,15 +282,26 @@ import Scoring
         }
     }
 
-    /// The log has the batch.
-    package func commit(partition: Int, now: Int64) {
+    /// Ends a staged batch among the seen ids.
+    package func seal(partition: Int, now: Int64) -> SeenIds.Mark { seen[partition].seal(now: now) }
+
+    /// The staged batch is on its way to the log; the next is assembled on top of it.
+    package func advance() { state.advance() }
+
+    /// The log has the oldest batch.
+    package func commit(partition: Int, _ mark: SeenIds.Mark) {
         state.commit()
-        seen[partition].commit(now: now)
+        seen[partition].commit(mark)
     }
 
-    /// The log does not have the batch.
-    package func rollback(partition: Int) {
+    /// The log has the batch, and nothing was assembled on top of it.
+    package func commit(partition: Int, now: Int64) {
+        commit(partition: partition, seal(partition: partition, now: now))
+    }
+
+    /// The log does not have the oldest batch, nor what was assembled on top of it.
+    package func rollback() {
         state.rollback()
-        seen[partition].rollback()
+        for ids in seen { ids.rollback() }
     }
 }

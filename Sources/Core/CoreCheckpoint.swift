@@ -41,7 +41,7 @@ final class CoreCheckpoint {
                 _ = seen.insert(IdentityHash(low: low, high: high), time: time)
                 latest = max(latest, time)
             }
-            seen.commit(now: latest)
+            seen.commit(seen.seal(now: latest))
             seenUpTo[partition] = seen.position
             return true
         }

@@ -32,32 +32,31 @@ package final class CoreFigures: Sendable {
 
     package var current: Counts { counts.withLock { $0 } }
 
-    func record(
-        _ batch: EventBatch, tally: Assembler.Tally, flagged: UInt32, position: AppliedPosition, started: Int64,
-        staged: Int64, committed: Int64, state: FeatureState
-    ) {
+    func record(_ flight: Flight, state: FeatureState) {
+        let batch = flight.batch
+        let tally = flight.tally
         counts.withLock {
             $0.scored += UInt64(tally.scored)
             $0.duplicates += UInt64(tally.duplicates)
             $0.deadLetters += UInt64(tally.deadLetters)
-            $0.flagged += UInt64(flagged)
+            $0.flagged += UInt64(flight.flagged)
             $0.late += UInt64(tally.late)
             $0.fromFuture += UInt64(tally.fromFuture)
             $0.batches += 1
             $0.entities = state.entityCount
             $0.stateBytes = state.memoryBytes
-            if let partition = batch.count > 0 ? batch.partition : nil { $0.positions[partition] = position }
+            if let partition = batch.count > 0 ? batch.partition : nil { $0.positions[partition] = flight.position }
         }
-        scoring.record(staged - started, weight: UInt64(batch.count))
-        commit.record(committed - staged, weight: UInt64(batch.count))
+        scoring.record(flight.staged - flight.started, weight: UInt64(batch.count))
+        commit.record(flight.committed - flight.staged, weight: UInt64(batch.count))
         // Events of one append share their time: one record for each run of them.
         var index = 0
         while index < batch.count {
             let time = batch.appendTime(index)
             var end = index + 1
             while end < batch.count, batch.appendTime(end) == time { end += 1 }
-            queued.record(started - time, weight: UInt64(end - index))
-            total.record(committed - time, weight: UInt64(end - index))
+            queued.record(flight.started - time, weight: UInt64(end - index))
+            total.record(flight.committed - time, weight: UInt64(end - index))
             index = end
         }
     }

@@ -4,7 +4,8 @@ import Features
 /// Where events come from and where commits go: the embedded log, or Kafka.
 ///
 /// Pull is the backpressure: nothing is read that cannot be processed. Partitions are assigned and revoked only inside
-/// `next`. One thread, the scoring loop, calls `next` and `commit`; `changelog` may be called from any thread.
+/// `next`. One thread, the scoring loop, calls `next` and `seek`; one `commit` runs at a time, on that thread or beside
+/// it; `changelog` may be called from any thread.
 package protocol EventLog: AnyObject, Sendable {
     var lineage: Lineage { get }
     var partitions: Int { get }
@@ -75,6 +76,8 @@ package final class EventBatch {
 
     package var endOffset: UInt64 { firstOffset + UInt64(count) }
     package var isFull: Bool { count >= eventsMax || bytes.count >= bytesMax }
+    /// There is so much to commit that it pays to do it on another thread.
+    var isLarge: Bool { count >= max(1, eventsMax / 8) }
     package var byteCount: Int { bytes.count }
 
     package func begin(partition: Int, firstOffset: UInt64) {

@@ -4,14 +4,17 @@ import Scoring
 import Service
 import Storage
 
-/// The exactly-once scoring loop: one step takes one batch of one partition, scores it, commits it, applies it.
+/// The exactly-once scoring loop: one step takes one batch of one partition, scores it and hands it to the log.
 ///
-/// Order of a step: stage in memory → commit the log → apply. What is applied is committed; a crash anywhere leaves a
-/// view behind the log, and `assigned` replays the rest. Threads and signals live outside.
+/// Order of a batch: stage in memory → commit the log → apply. What is applied is committed; a crash anywhere leaves a
+/// view behind the log, and `assigned` replays the rest. While the log writes one batch the next is assembled on top of
+/// it; its own commit begins only when the first is acknowledged, and if the first is aborted, both are taken back.
+/// Signals, and the thread that calls `step`, live outside.
 package final class ScoringLoop {
     package enum Outcome: Equatable, Sendable {
         case idle
         case assigned(partition: Int, replayed: UInt64)
+        /// Scored and on its way to the log.
         case scored(partition: Int, events: Int)
         case aborted(partition: Int)
     }
@@ -22,44 +25,65 @@ package final class ScoringLoop {
     private let checkpoint: CoreCheckpoint
     private let clock: any WallClock
     package let figures: CoreFigures
-    private let batch: EventBatch
-    private var writer: ChangeBatchWriter
-    private var scores = ByteWriter(capacity: 1 << 20)
-    private var deadLetters = ByteWriter(capacity: 1 << 16)
-    private var positions: [AppliedPosition?]
-    private var frontier: [PartitionPosition] = []
+    private let lane: CommitLane
+    private var next: Flight
+    private var spare: Flight
+    private var underWay: Flight?
+    /// What the log has.
+    private var committed: [AppliedPosition?]
+    /// The same, as if what is under way were committed.
+    private var ahead: [AppliedPosition?]
 
+    /// `commitsBeside`: large batches are committed on a thread beside the one that calls `step`.
     package init(
         log: any EventLog, view: View, pipeline: Pipeline, model: ScoringModel?, figures: CoreFigures,
-        clock: any WallClock = SystemClock(), eventsMax: Int = 2000, compression: Compression = .lz4
+        clock: any WallClock = SystemClock(), eventsMax: Int = 2000, compression: Compression = .lz4,
+        commitsBeside: Bool = false
     ) throws {
         self.log = log
         self.view = view
         self.clock = clock
         self.figures = figures
-        batch = EventBatch(eventsMax: eventsMax)
         let state = FeatureState(pipeline, partitions: log.partitions)
         assembler = Assembler(pipeline, model: model, state: state, eventsMax: eventsMax)
         checkpoint = CoreCheckpoint(view, assembler: assembler)
-        writer = ChangeBatchWriter(compression: compression)
-        positions = Array(repeating: nil, count: log.partitions)
+        next = Flight(eventsMax: eventsMax, compression: compression, lineage: log.lineage)
+        spare = Flight(eventsMax: eventsMax, compression: compression, lineage: log.lineage)
+        committed = Array(repeating: nil, count: log.partitions)
+        ahead = committed
+        lane = CommitLane(log, clock: clock, hasThread: commitsBeside)
         try checkpoint.restore(lineage: log.lineage)
     }
 
-    /// Takes one thing and does it. Blocks in the log's `next` for at most `waitMicroseconds`.
+    deinit { lane.end() }
+
+    /// Takes one thing and does it. Blocks in the log's `next` for at most `waitMicroseconds`, and where the log is
+    /// slower than the scoring, for the batch under way.
     package func step(waitMicroseconds: Int = 50_000) throws -> Outcome {
-        switch try log.next(into: batch, waitMicroseconds: waitMicroseconds) {
+        switch try log.next(into: next.batch, waitMicroseconds: waitMicroseconds) {
         case .idle:
-            try checkpoint.proceed(positions: positions, now: clock.now)
+            if let aborted = try settle() { return .aborted(partition: aborted) }
+            try proceed()
             return .idle
-        case .assigned(let partition): return try assign(partition)
+        case .assigned(let partition):
+            // What is aborted now is taken again by its own partition.
+            _ = try settle()
+            return try assign(partition)
         case .revoked(let partition):
-            positions[partition] = nil
+            _ = try settle()
+            committed[partition] = nil
+            ahead[partition] = nil
             return .idle
         case .events(let partition):
-            let outcome = try score(partition)
-            try checkpoint.proceed(positions: positions, now: clock.now)
-            return outcome
+            try stage(partition)
+            let dropped = next
+            if let aborted = try settle() {
+                try log.seek(partition: dropped.batch.partition, to: committed[partition]?.endOffset ?? 0)
+                return .aborted(partition: aborted)
+            }
+            submit()
+            try proceed()
+            return .scored(partition: partition, events: dropped.batch.count)
         }
     }
 
@@ -80,62 +104,86 @@ package final class ScoringLoop {
                 }
             }
             guard unreadable == 0 else { throw ForeignTiles(partition: partition, seq: changes.header.seq) }
-            seen.commit(now: changes.header.commitTime)
+            seen.commit(seen.seal(now: changes.header.commitTime))
             position = position.advanced(by: changes)
             return true
         }
-        positions[partition] = position
-        frontier = positions.enumerated().compactMap { index, position in
-            position.map { PartitionPosition(partition: UInt32(index), seq: $0.seq) }
-        }
+        committed[partition] = position
+        ahead[partition] = position
         try log.seek(partition: partition, to: position.endOffset)
         return .assigned(partition: partition, replayed: position.seq - before)
     }
 
-    private func score(_ partition: Int) throws -> Outcome {
-        guard var position = positions[partition] else { preconditionFailure("events of a partition that is not ours") }
-        let started = clock.now
-        scores.removeAll()
-        deadLetters.removeAll()
-        let tally = assembler.assemble(batch, deadLetters: &deadLetters)
-        let seq = position.seq + 1
-        // The frontier that this batch read: every other partition as this process has committed it.
-        writer.begin(frontier: frontier.lazy.filter { $0.partition != UInt32(partition) }.map { $0 })
-        var flagged: UInt32 = 0
-        assembler.stage(batch, seq: seq, into: &writer, scores: &scores, flagged: &flagged)
-        let staged = clock.now
-        let header = ChangeBatchHeader(
-            lineage: log.lineage, partition: UInt32(partition), seq: seq, firstOffset: batch.firstOffset,
-            endOffset: batch.endOffset, commitTime: staged, watermark: max(position.watermark, tally.latestEventTime),
-            schema: assembler.pipeline.schema, scored: tally.scored, duplicates: tally.duplicates,
-            deadLetters: tally.deadLetters)
-        let (outcome, digest) = try unsafe writer.encode(header, digestAfter: position.digest) { encoded, digest in
-            let commit = unsafe StagedCommit(
-                partition: partition, seq: seq, endOffset: batch.endOffset, changes: encoded, scores: scores.bytes,
-                deadLetters: deadLetters.bytes)
-            return (try log.commit(commit), digest)
+    /// Assembles the batch that was read, on top of the one under way.
+    private func stage(_ partition: Int) throws {
+        guard var position = ahead[partition] else { preconditionFailure("events of a partition that is not ours") }
+        next.started = clock.now
+        next.begin()
+        next.tally = assembler.assemble(next.batch, deadLetters: &next.deadLetters)
+        position.seq += 1
+        position.endOffset = next.batch.endOffset
+        position.watermark = max(position.watermark, next.tally.latestEventTime)
+        // The frontier that this batch read: every other partition as this process has it.
+        next.writer.begin(
+            frontier: ahead.enumerated().compactMap { index, other in
+                index == partition ? nil : other.map { PartitionPosition(partition: UInt32(index), seq: $0.seq) }
+            })
+        assembler.stage(
+            next.batch, seq: position.seq, into: &next.writer, scores: &next.scores, flagged: &next.flagged)
+        next.staged = clock.now
+        position.commitTime = next.staged
+        next.seen = assembler.seal(partition: partition, now: next.staged)
+        next.header = ChangeBatchHeader(
+            lineage: log.lineage, partition: UInt32(partition), seq: position.seq, firstOffset: next.batch.firstOffset,
+            endOffset: next.batch.endOffset, commitTime: next.staged, watermark: position.watermark,
+            schema: assembler.pipeline.schema, scored: next.tally.scored, duplicates: next.tally.duplicates,
+            deadLetters: next.tally.deadLetters)
+        next.position = position
+    }
+
+    private func submit() {
+        let flight = next
+        let partition = flight.batch.partition
+        flight.position.digest = committed[partition]?.digest ?? 0
+        ahead[partition] = flight.position
+        assembler.advance()
+        underWay = flight
+        next = spare
+        spare = flight
+        lane.begin(flight, beside: flight.batch.isLarge)
+    }
+
+    /// Waits for the batch under way and applies it. If the log does not have it, it and what was assembled on top of it
+    /// are taken back, and its partition is returned.
+    private func settle() throws -> Int? {
+        guard let flight = underWay else { return nil }
+        underWay = nil
+        let partition = flight.batch.partition
+        guard try lane.finish() == .committed else {
+            assembler.rollback()
+            ahead = committed
+            try log.seek(partition: partition, to: flight.batch.firstOffset)
+            return partition
         }
-        guard outcome == .committed else {
-            assembler.rollback(partition: partition)
-            try log.seek(partition: partition, to: batch.firstOffset)
-            return .aborted(partition: partition)
-        }
-        assembler.commit(partition: partition, now: staged)
-        position.seq = seq
-        position.digest = digest
-        position.endOffset = batch.endOffset
-        position.commitTime = staged
-        position.watermark = header.watermark
-        positions[partition] = position
-        frontier[frontier.firstIndex { $0.partition == UInt32(partition) } ?? 0].seq = seq
-        figures.record(
-            batch, tally: tally, flagged: flagged, position: position, started: started, staged: staged,
-            committed: clock.now, state: assembler.state)
-        return .scored(partition: partition, events: batch.count)
+        assembler.commit(partition: partition, flight.seen)
+        committed[partition] = flight.position
+        if ahead[partition]?.seq == flight.position.seq { ahead[partition] = flight.position }
+        figures.record(flight, state: assembler.state)
+        return nil
+    }
+
+    /// Does a part of what brings the view up to date. Its end waits for the batch under way.
+    private func proceed() throws {
+        // An abort is nobody's news here: the log has been told to give the events again.
+        if assembler.state.sweepWaits { _ = try settle() }
+        try checkpoint.proceed(positions: committed, now: clock.now)
     }
 
     /// Puts all tiles on the disk before a planned stop, so that the next start replays nothing.
-    package func close() throws { try checkpoint.finish(positions: positions, now: clock.now) }
+    package func close() throws {
+        _ = try settle()
+        try checkpoint.finish(positions: committed, now: clock.now)
+    }
 }
 
 /// The log's tiles were written for other features than the pipeline has now.

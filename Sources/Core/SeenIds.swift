@@ -19,15 +19,15 @@ import Changes
     private let ringMask: Int
     private var head: UInt64 = 0
     private var tail: UInt64 = 0
-    /// Entries before this are known to the log.
-    private var committed: UInt64 = 0
+    /// What is known to the log.
+    private var committed = Mark()
 
     package init(countMax: Int, windowMicroseconds: Int64) {
         self.countMax = countMax
         self.windowMicroseconds = windowMicroseconds
-        // Room for a batch beyond the bound, since a rollback must be able to take entries back.
+        // Room for batches beyond the bound, since a rollback must be able to take entries back.
         var capacity = 1024
-        while capacity < countMax + 4096 { capacity *= 2 }
+        while capacity < countMax + 8192 { capacity *= 2 }
         ringMask = capacity - 1
         mask = capacity * 2 - 1
         unsafe ring = .allocate(capacity: capacity)
@@ -62,33 +62,58 @@ import Changes
         return true
     }
 
-    /// The batch is in the log: its ids stay, and what is over the bound or too old goes.
-    package func commit(now: Int64) {
-        committed = head
+    private func place(_ index: Int) {
+        var at = Int(truncatingIfNeeded: unsafe ring[index].hash.low) & mask
+        while unsafe slots[at] != 0 { at = (at + 1) & mask }
+        unsafe slots[at] = UInt32(index + 1)
+    }
+
+    /// A batch's end among the ids, and where the window began after it.
+    package struct Mark: Sendable {
+        fileprivate var head: UInt64 = 0
+        fileprivate var tail: UInt64 = 0
+
+        init(head: UInt64 = 0, tail: UInt64 = 0) {
+            self.head = head
+            self.tail = tail
+        }
+    }
+
+    /// Ends a batch: what is over the bound or too old at `now` goes. Whether the next batch knows an id does not depend
+    /// on when this one's outcome is told.
+    package func seal(now: Int64) -> Mark {
         while head > tail {
             let oldest = unsafe ring[Int(truncatingIfNeeded: tail) & ringMask]
             guard count > countMax || oldest.time < now - windowMicroseconds else { break }
             remove(Int(truncatingIfNeeded: tail) & ringMask)
             tail += 1
         }
+        return Mark(head: head, tail: tail)
     }
 
-    /// The batch is not in the log: its ids are unknown again.
+    /// The batch that ended so is in the log.
+    package func commit(_ mark: Mark) { committed = mark }
+
+    /// What is not committed is not in the log: its ids are unknown again, and those that it pushed out are back.
     package func rollback() {
-        while head > committed {
+        while head > committed.head {
             head -= 1
             remove(Int(truncatingIfNeeded: head) & ringMask)
+        }
+        while tail > committed.tail {
+            tail -= 1
+            place(Int(truncatingIfNeeded: tail) & ringMask)
         }
     }
 
     /// The position after the last committed entry, for `entries(since:)`.
-    package var position: UInt64 { committed }
+    package var position: UInt64 { committed.head }
 
     /// The committed entries from a position on, or from the oldest one that is left.
     package func entries(since position: UInt64) -> [Entry] {
-        let from = max(position, tail)
-        guard from < committed else { return [] }
-        return (from..<committed).map { unsafe ring[Int(truncatingIfNeeded: $0) & ringMask] }
+        let from = max(position, committed.tail)
+        guard from < committed.head else { return [] }
+        return (from..<committed.head).map { unsafe ring[Int(truncatingIfNeeded: $0) & ringMask] }
     }
 
     /// Takes an entry out of the table and moves later ones of its run up, so that each is still found.

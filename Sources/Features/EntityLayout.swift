@@ -3,14 +3,12 @@ import Changes
 
 /// The memory of one entity's record: a head of ours, then the kernel's columns.
 ///
-/// Head, 240 bytes: hash (u64), last event time (i64 µs, 0 for none), dirty slots of the batch (2 × u64), flags (u32),
-/// index (u32), saved last event time (i64), key length (u16), key (up to 104 bytes), at 160 the rings, at
-/// 200 the rings as they were before the batch.
+/// Head, 192 bytes: hash (u64), last event time (i64 µs, 0 for none), dirty slots of the open batch (2 × u64), flags
+/// (u32), index (u32), key length (u16), key (up to 104 bytes), at 152 the rings.
 @safe final class EntityLayout {
-    static let headBytes = 240
+    static let headBytes = 192
     static let keyBytesMax = 104
-    static let ringsOffset = 160
-    static let savedRingsOffset = 200
+    static let ringsOffset = 152
 
     let entity: Pipeline.Entity
     let kind: UInt8

@@ -164,8 +164,8 @@ enum RecordHead {
     static func initialize(_ record: Record, hash: UInt64, index: UInt32, key: UnsafeRawBufferPointer) {
         unsafe record.storeBytes(of: hash, as: UInt64.self)
         unsafe record.storeBytes(of: index, toByteOffset: 36, as: UInt32.self)
-        unsafe record.storeBytes(of: UInt16(key.count), toByteOffset: 48, as: UInt16.self)
-        if let base = key.baseAddress { unsafe (record + 50).copyMemory(from: base, byteCount: key.count) }
+        unsafe record.storeBytes(of: UInt16(key.count), toByteOffset: 40, as: UInt16.self)
+        if let base = key.baseAddress { unsafe (record + 42).copyMemory(from: base, byteCount: key.count) }
     }
 
     static func hash(_ record: Record) -> UInt64 { unsafe record.load(as: UInt64.self) }
@@ -173,7 +173,7 @@ enum RecordHead {
     static func index(_ record: Record) -> UInt32 { unsafe record.load(fromByteOffset: 36, as: UInt32.self) }
 
     static func key(_ record: Record) -> UnsafeRawBufferPointer {
-        unsafe UnsafeRawBufferPointer(start: record + 50, count: Int(record.load(fromByteOffset: 48, as: UInt16.self)))
+        unsafe UnsafeRawBufferPointer(start: record + 42, count: Int(record.load(fromByteOffset: 40, as: UInt16.self)))
     }
 
     static func hasKey(_ record: Record, _ key: UnsafeRawBufferPointer) -> Bool {
@@ -188,20 +188,13 @@ enum RecordHead {
         unsafe record.storeBytes(of: time, toByteOffset: 8, as: Int64.self)
     }
 
-    static func savedLast(_ record: Record) -> Int64 { unsafe record.load(fromByteOffset: 40, as: Int64.self) }
-
-    static func saveLast(_ record: Record, _ time: Int64) {
-        unsafe record.storeBytes(of: time, toByteOffset: 40, as: Int64.self)
+    static func rings(_ record: Record) -> UnsafeRawBufferPointer {
+        unsafe UnsafeRawBufferPointer(start: record + EntityLayout.ringsOffset, count: MemoryLayout<tl_rings_t>.size)
     }
 
-    static func saveRings(_ record: Record) {
-        unsafe (record + EntityLayout.savedRingsOffset).copyMemory(
-            from: record + EntityLayout.ringsOffset, byteCount: MemoryLayout<tl_rings_t>.size)
-    }
-
-    static func restoreRings(_ record: Record) {
+    static func setRings(_ record: Record, _ saved: UnsafeRawPointer) {
         unsafe (record + EntityLayout.ringsOffset).copyMemory(
-            from: record + EntityLayout.savedRingsOffset, byteCount: MemoryLayout<tl_rings_t>.size)
+            from: saved, byteCount: MemoryLayout<tl_rings_t>.size)
     }
 
     /// Says whether the slot was already dirty in this batch, and makes it so.
@@ -225,8 +218,9 @@ enum RecordHead {
 
     struct Flags: OptionSet {
         let rawValue: UInt32
-        /// Touched by the batch that is being staged.
-        static let inBatch = Flags(rawValue: 1)
+        /// Touched by a batch whose outcome is open: one flag for each of the two that there may be.
+        static let inBatch = [Flags(rawValue: 1), Flags(rawValue: 4)]
+        static let uncommitted = Flags(rawValue: 5)
         /// Changed since it was last written to disk.
         static let unsaved = Flags(rawValue: 2)
     }

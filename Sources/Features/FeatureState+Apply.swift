@@ -98,25 +98,38 @@ extension FeatureState {
         return unsafe decodeWhole(value, into: table.find(hash, key) ?? table.insert(hash, key), table.layout)
     }
 
+    /// Whether what is left of the sweep waits for the batch under way.
+    package var sweepWaits: Bool { sweep.isEmpty && !deferred.isEmpty }
+
     /// Begins a sweep over all entities that changed since the last one. Their tiles may be written over several
     /// batches: each is absolute, so a replay from the frontier *at which the sweep began* ends in the same state.
     package func beginSweep() {
-        precondition(sweep.isEmpty && touched.isEmpty, "a sweep begins between batches, when the last one is done")
+        precondition(sweepRemaining == 0 && open.touched.isEmpty, "a sweep begins between batches, after the last one")
         swap(&sweep, &unsaved)
         for item in sweep {
             unsafe RecordHead.setFlags(item.record, RecordHead.flags(item.record).subtracting(.unsaved))
         }
     }
 
-    package var sweepRemaining: Int { sweep.count }
+    package var sweepRemaining: Int { sweep.count + deferred.count }
 
     /// Hands over at most `max` entities as store rows. Call between batches.
+    ///
+    /// Nothing uncommitted reaches the disk: what a batch under way has touched waits until nothing is under way.
     package func continueSweep(
         max: Int, _ put: (_ storageKey: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> Void
     ) {
-        precondition(touched.isEmpty, "a sweep goes on between batches: nothing uncommitted reaches the disk")
+        precondition(open.touched.isEmpty, "a sweep goes on between batches")
+        if isSettled {
+            sweep.append(contentsOf: deferred)
+            deferred.removeAll(keepingCapacity: true)
+        }
         for _ in 0..<min(max, sweep.count) {
             let item = sweep.removeLast()
+            guard unsafe RecordHead.flags(item.record).isDisjoint(with: .uncommitted) else {
+                deferred.append(item)
+                continue
+            }
             let layout = table(item.table).layout
             staged.writer.removeAll()
             for partition in 0..<(layout.entity.shared ? partitions : 1) {
@@ -152,12 +165,12 @@ extension FeatureState {
     /// Lets go of saved entities, the longest silent first, until at most `target` are in memory. Returns how many
     /// went. Needs `load`, which brings them back.
     package func evict(to target: Int) -> Int {
-        precondition(touched.isEmpty && sweep.isEmpty)
+        precondition(open.touched.isEmpty && sweepRemaining == 0)
         guard unsafe load != nil, entityCount > target else { return 0 }
         var times: [Int64] = []
         for table in primary + shared {
             unsafe table.forEach {
-                if unsafe !RecordHead.flags($0).contains(.unsaved) { unsafe times.append(RecordHead.last($0)) }
+                if unsafe RecordHead.flags($0).isEmpty { unsafe times.append(RecordHead.last($0)) }
             }
         }
         times.sort()
@@ -166,7 +179,7 @@ extension FeatureState {
         let limit = times[excess - 1]
         return (primary + shared).reduce(0) { total, table in
             unsafe total
-                + table.evict { unsafe !RecordHead.flags($0).contains(.unsaved) && RecordHead.last($0) <= limit }
+                + table.evict { unsafe RecordHead.flags($0).isEmpty && RecordHead.last($0) <= limit }
         }
     }
 }

@@ -5,6 +5,7 @@ import Changes
 extension FeatureState {
     /// Writes the tiles that the batch changed: shared ones first. The batch's own partition wrote them all.
     package func stage(partition: Int, into writer: inout ChangeBatchWriter) {
+        let touched = open.touched
         for sharedPass in [true, false] {
             for (place, item) in touched.enumerated() where (Int(item.table) >= partitions) == sharedPass {
                 if place + 4 < touched.count { unsafe Changes.prefetch(touched[place + 4].record) }
@@ -15,8 +16,10 @@ extension FeatureState {
                 unsafe writer.append(
                     .upsert, sharedPass ? .sharedTile : .tile, key: RecordHead.key(item.record),
                     value: staged.writer.bytes)
+                unsafe RecordHead.clearDirty(item.record)
             }
         }
+        open.staged = true
     }
 
     private func prefetchTiles(_ item: Touched, _ partition: Int) {
@@ -44,15 +47,14 @@ extension FeatureState {
         }
     }
 
-    /// The log has the batch: what it changed stands.
+    /// The log has the oldest batch: what it changed stands.
     package func commit() {
-        for item in touched {
-            unsafe RecordHead.clearDirty(item.record)
-            markUnsaved(item, dropping: .inBatch)
+        let journal = underWay ?? open
+        for item in journal.touched {
+            if !journal.staged { unsafe RecordHead.clearDirty(item.record) }
+            markUnsaved(item, dropping: journal.flag)
         }
-        touched.removeAll(keepingCapacity: true)
-        journal.removeAll(keepingCapacity: true)
-        journalBytes.removeAll()
+        finishOldest(journal)
     }
 
     func markUnsaved(_ item: Touched, dropping: RecordHead.Flags = []) {
@@ -64,18 +66,23 @@ extension FeatureState {
         unsafe RecordHead.setFlags(item.record, flags)
     }
 
-    /// The log does not have the batch: every tile is as it was before.
+    /// The log does not have the oldest batch, nor what was observed on top of it: every tile is as it was before.
     package func rollback() {
-        // The rings first: a merge asks them which tiles are there.
-        for item in touched { unsafe RecordHead.restoreRings(item.record) }
-        for entry in journal.reversed() {
+        takeBack(open)
+        open.removeAll()
+        guard let underWay else { return }
+        takeBack(underWay)
+        finishOldest(underWay)
+    }
+
+    private func takeBack(_ journal: BatchJournal) {
+        // The heads first: a merge asks their rings which tiles are there.
+        for entry in journal.entries where entry.level == BatchJournal.Entry.head {
+            unsafe restoreHead(entry.record, table(entry.table).layout, journal.bytes.base + entry.offset)
+        }
+        for entry in journal.entries.reversed() where entry.level != BatchJournal.Entry.head {
             let layout = table(entry.table).layout
-            let saved = unsafe UnsafeRawPointer(journalBytes.base + entry.offset)
-            if entry.level == 255 {
-                unsafe (entry.record + Int(layout.c.pointee.last_offset)).copyMemory(
-                    from: saved, byteCount: partitions * 8)
-                continue
-            }
+            let saved = unsafe UnsafeRawPointer(journal.bytes.base + entry.offset)
             let level = Int(entry.level)
             if layout.entity.shared {
                 let row = unsafe tl_partial(entry.record, layout.c, Int32(level), entry.slot, UInt32(entry.partition))!
@@ -85,14 +92,10 @@ extension FeatureState {
                 unsafe tl_slot_restore(entry.record, layout.c, Int32(level), entry.slot, saved)
             }
         }
-        for item in touched {
+        for item in journal.touched {
             unsafe RecordHead.clearDirty(item.record)
-            unsafe RecordHead.setLast(item.record, RecordHead.savedLast(item.record))
-            unsafe RecordHead.setFlags(item.record, RecordHead.flags(item.record).subtracting(.inBatch))
+            unsafe RecordHead.setFlags(item.record, RecordHead.flags(item.record).subtracting(journal.flag))
         }
-        touched.removeAll(keepingCapacity: true)
-        journal.removeAll(keepingCapacity: true)
-        journalBytes.removeAll()
     }
 
     /// Keeps a slot's tile as it was before the batch, once.
@@ -102,22 +105,39 @@ extension FeatureState {
         guard unsafe !RecordHead.testAndSetDirty(record, bit: level.firstBit + Int(slot)) else { return }
         let layout = table(number).layout
         let bytes = layout.tileBytes(level.index)
-        let offset = journalBytes.count
-        let target = unsafe journalBytes.extend(by: bytes)
+        let offset = open.bytes.count
+        let target = unsafe open.bytes.extend(by: bytes)
         unsafe copyTile(record, layout, level: level.index, slot: slot, partition: partition, to: target)
-        unsafe journal.append(
-            JournalEntry(
+        unsafe open.entries.append(
+            BatchJournal.Entry(
                 table: number, level: UInt8(level.index), partition: UInt16(partition), slot: slot, record: record,
                 offset: offset))
     }
 
-    /// All partials' last event times, as level 255 of the journal.
-    func journalLast(_ record: UnsafeMutableRawPointer, _ number: UInt16, _ layout: EntityLayout) {
-        let offset = journalBytes.count
-        unsafe journalBytes.append(
-            UnsafeRawBufferPointer(start: record + Int(layout.c.pointee.last_offset), count: partitions * 8))
-        unsafe journal.append(
-            JournalEntry(table: number, level: 255, partition: 0, slot: 0, record: record, offset: offset))
+    /// Keeps a record's last event time, its rings and its partials' last event times as they were before the batch.
+    func saveHead(_ record: UnsafeMutableRawPointer, _ number: UInt16) {
+        let layout = table(number).layout
+        let offset = open.bytes.count
+        unsafe open.bytes.append(RecordHead.last(record))
+        unsafe open.bytes.append(RecordHead.rings(record))
+        if layout.entity.shared {
+            unsafe open.bytes.append(
+                UnsafeRawBufferPointer(start: record + Int(layout.c.pointee.last_offset), count: partitions * 8))
+        }
+        unsafe open.entries.append(
+            BatchJournal.Entry(
+                table: number, level: BatchJournal.Entry.head, partition: 0, slot: 0, record: record, offset: offset))
+    }
+
+    private func restoreHead(
+        _ record: UnsafeMutableRawPointer, _ layout: EntityLayout, _ saved: UnsafeMutableRawPointer
+    ) {
+        unsafe RecordHead.setLast(record, Int64(littleEndian: saved.loadUnaligned(as: Int64.self)))
+        unsafe RecordHead.setRings(record, saved + 8)
+        if layout.entity.shared {
+            unsafe (record + Int(layout.c.pointee.last_offset)).copyMemory(
+                from: saved + 8 + MemoryLayout<tl_rings_t>.size, byteCount: partitions * 8)
+        }
     }
 
     func copyTile(

@@ -5,7 +5,9 @@ import Changes
 /// offline export all run this code.
 ///
 /// Order of use in the core, for each batch: `observe` each event, `stage` the tiles that changed, then `commit` once
-/// the log has the batch, or `rollback`. A replica calls `apply` instead. Not thread-safe: its owner serialises.
+/// the log has the batch, or `rollback`. A core that works on while the log writes calls `advance` after `stage`: the
+/// next batch is then observed on top of the one under way. A replica calls `apply` instead. Not thread-safe: its owner
+/// serialises.
 @safe package final class FeatureState {
     package let pipeline: Pipeline
     package let partitions: Int
@@ -14,15 +16,17 @@ import Changes
     let primary: [EntityTable]
     /// Tables of the shared entities, in the pipeline's order.
     let shared: [EntityTable]
-    var touched: [Touched] = []
+    private(set) var open = BatchJournal(flag: RecordHead.Flags.inBatch[0])
+    private(set) var underWay: BatchJournal?
+    private var spare: BatchJournal? = BatchJournal(flag: RecordHead.Flags.inBatch[1])
     private var recordsInsertions = false
     private var inserted: [Touched] = []
-    var journal: [JournalEntry] = []
-    var journalBytes = ByteWriter(capacity: 1 << 20)
     let staged = ByteWriterBox()
     let storeKey = ByteWriterBox()
     var unsaved: [Touched] = []
     var sweep: [Touched] = []
+    /// Of the sweep, what a batch under way has touched: its turn comes when that is committed.
+    var deferred: [Touched] = []
     private let values: UnsafeMutablePointer<Double>
     private let hashes: UnsafeMutablePointer<UInt64>
     private let windows: UnsafeMutablePointer<tl_window_t>
@@ -34,19 +38,7 @@ import Changes
     /// Reads an entity that is not in memory from the disk: its encoded tiles, by key.
     package var load: ((_ storageKey: UnsafeRawBufferPointer, _ use: (UnsafeRawBufferPointer) -> Void) -> Void)?
 
-    @safe struct Touched {
-        var table: UInt16
-        var record: UnsafeMutableRawPointer
-    }
-
-    @safe struct JournalEntry {
-        var table: UInt16
-        var level: UInt8
-        var partition: UInt16
-        var slot: UInt32
-        var record: UnsafeMutableRawPointer
-        var offset: Int
-    }
+    typealias Touched = BatchJournal.Touched
 
     package init(_ pipeline: Pipeline, partitions: Int) {
         self.pipeline = pipeline
@@ -145,7 +137,7 @@ import Changes
     package func preview(
         _ decoder: EventDecoder, tenant: Int, partition: Int, time: Int64, row: UnsafeMutablePointer<Float>
     ) {
-        precondition(touched.isEmpty, "a preview is never taken in the middle of a batch")
+        precondition(isSettled, "a preview is never taken in the middle of a batch")
         recordsInsertions = true
         _ = unsafe observe(decoder, tenant: tenant, partition: partition, time: time, row: row)
         rollback()
@@ -253,13 +245,30 @@ import Changes
 
     func touch(_ record: UnsafeMutableRawPointer, _ number: UInt16) {
         let flags = unsafe RecordHead.flags(record)
-        guard !flags.contains(.inBatch) else { return }
-        unsafe RecordHead.setFlags(record, flags.union(.inBatch))
-        unsafe RecordHead.saveLast(record, RecordHead.last(record))
-        unsafe RecordHead.saveRings(record)
-        unsafe touched.append(Touched(table: number, record: record))
-        let layout = table(number).layout
-        if layout.entity.shared { unsafe journalLast(record, number, layout) }
+        guard !flags.contains(open.flag) else { return }
+        unsafe RecordHead.setFlags(record, flags.union(open.flag))
+        unsafe open.touched.append(Touched(table: number, record: record))
+        unsafe saveHead(record, number)
+    }
+
+    /// No batch's outcome is open.
+    package var isSettled: Bool { open.touched.isEmpty && underWay == nil }
+
+    /// The open batch is staged and on its way to the log; the next one begins.
+    package func advance() {
+        guard let next = spare else { preconditionFailure("one batch is under way at a time") }
+        precondition(open.staged, "a batch is staged before it is under way")
+        underWay = open
+        open = next
+        spare = nil
+    }
+
+    /// The older of the two batches, whose outcome the log has told, is done with.
+    func finishOldest(_ journal: BatchJournal) {
+        journal.removeAll()
+        guard underWay === journal else { return }
+        spare = journal
+        underWay = nil
     }
 
     func partialLast(_ record: UnsafeMutableRawPointer, _ layout: EntityLayout, _ partition: Int) -> Int64 {

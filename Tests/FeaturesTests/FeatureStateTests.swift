@@ -37,6 +37,14 @@ struct PlainEvent {
     }
 }
 
+extension PlainEvent {
+    func `in`(partition: Int) -> PlainEvent {
+        var copy = self
+        copy.partition = partition
+        return copy
+    }
+}
+
 struct SplitMix: RandomNumberGenerator {
     var state: UInt64
     mutating func next() -> UInt64 {
@@ -239,6 +247,83 @@ func same(_ a: [Float], _ b: [Float]) -> Bool {
             disturbed.commit()
             let equal = same(row, expected)
             #expect(equal, "event \(index)")
+        }
+    }
+
+    /// A batch may be observed on top of one whose outcome is open, of the same or another partition: kept or taken back,
+    /// the state is that of a run one by one, and a sweep meanwhile writes nothing uncommitted.
+    @Test func aBatchOnTopOfAnother() throws {
+        let decoder = EventDecoder(pipeline)
+        let plain = FeatureState(pipeline, partitions: 3)
+        let state = FeatureState(pipeline, partitions: 3)
+        var writer = ChangeBatchWriter()
+        var random = SplitMix(state: 77)
+        var outcomes = [0, 0, 0]
+        let events = plainEvents(900, seed: 76)
+        for start in stride(from: 0, to: events.count, by: 20) {
+            // A batch is of one partition.
+            let first = events[start..<start + 10].map { $0.in(partition: start / 20 % 3) }
+            let later = Int.random(in: 0..<3, using: &random)
+            let second = events[start + 10..<start + 20].map { $0.in(partition: later) }
+            for event in first { _ = try observe(state, decoder, event) }
+            writer.begin(frontier: [])
+            state.stage(partition: start / 20 % 3, into: &writer)
+            state.advance()
+            let ahead = try second.map { try observe(state, decoder, $0) }
+            let outcome = Int.random(in: 0..<3, using: &random)
+            outcomes[outcome] += 1
+            if outcome < 2 {
+                for event in first { _ = try observe(plain, decoder, event) }
+                plain.commit()
+                state.commit()
+                #expect(!state.isSettled)
+            }
+            if outcome == 0 {
+                for (event, row) in zip(second, ahead) { #expect(same(try observe(plain, decoder, event), row)) }
+                plain.commit()
+                state.commit()
+            } else {
+                state.rollback()
+            }
+            #expect(state.isSettled)
+        }
+        #expect(outcomes.allSatisfy { $0 > 5 })
+        for event in plainEvents(200, seed: 78) {
+            #expect(same(try observe(state, decoder, event), try observe(plain, decoder, event)), "event \(event.id)")
+            state.rollback()
+            plain.rollback()
+        }
+    }
+
+    /// A sweep leaves what a batch under way has touched until its outcome is known.
+    @Test func aSweepWritesNothingUncommitted() throws {
+        let decoder = EventDecoder(pipeline)
+        let state = FeatureState(pipeline, partitions: 3)
+        let plain = FeatureState(pipeline, partitions: 3)
+        let events = plainEvents(300, seed: 91)
+        for event in events[..<200].map({ $0.in(partition: 1) }) {
+            _ = try observe(state, decoder, event)
+            _ = try observe(plain, decoder, event)
+        }
+        state.commit()
+        plain.commit()
+        for event in events[200...] { _ = try observe(state, decoder, event.in(partition: 0)) }
+        var writer = ChangeBatchWriter()
+        writer.begin(frontier: [])
+        state.stage(partition: 0, into: &writer)
+        state.advance()
+        let restarted = FeatureState(pipeline, partitions: 3)
+        state.beginSweep()
+        let all = state.sweepRemaining
+        state.continueSweep(max: .max) { #expect(restarted.restore(storageKey: $0, value: $1)) }
+        #expect(state.sweepWaits && state.sweepRemaining <= all)
+        state.rollback()
+        state.continueSweep(max: .max) { #expect(restarted.restore(storageKey: $0, value: $1)) }
+        #expect(state.sweepRemaining == 0 && !state.sweepWaits)
+        for event in plainEvents(200, seed: 92) {
+            #expect(same(try observe(restarted, decoder, event), try observe(plain, decoder, event)))
+            restarted.rollback()
+            plain.rollback()
         }
     }
 

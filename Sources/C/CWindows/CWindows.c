@@ -143,7 +143,6 @@ void tl_prefetch(const void *record, const tl_layout_t *layout, int64_t time, ui
     __builtin_prefetch(base, 1);
     __builtin_prefetch(base + 64, 1);
     __builtin_prefetch(base + 128, 1);
-    __builtin_prefetch(base + 192, 1);
     for (int l = 0; l < TL_LEVELS; l++) {
         const tl_level_t *level = &layout->levels[l];
         if (!level->slots) continue;

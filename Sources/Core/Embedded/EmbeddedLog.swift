@@ -6,7 +6,8 @@ import Storage
 /// The log of one machine: a RocksDB directory with the partitions, the atomic commit and the order of the real thing.
 /// It is not a cluster. Commits and appends are on the disk when they return.
 ///
-/// `@unchecked Sendable`: shared state is guarded by the condition; `next` and `commit` are the scoring loop's alone.
+/// `@unchecked Sendable`: shared state is guarded by the condition; `next` is the scoring loop's alone, and one commit runs
+/// at a time.
 package final class EmbeddedLog: EventLog, @unchecked Sendable {
     package let reader: EmbeddedLogReader
     package var lineage: Lineage { reader.lineage }

@@ -43,7 +43,7 @@ enum CoreCommand {
         let figures = CoreFigures()
         let loop = try ScoringLoop(
             log: eventLog, view: try View(path: "\(dir)/core"), pipeline: pipeline, model: model, figures: figures,
-            eventsMax: try arguments.int("--batch", in: 1...2000) ?? 2000)
+            eventsMax: try arguments.int("--batch", in: 1...2000) ?? 2000, commitsBeside: true)
         let core = CoreRole(log: log, eventLog: eventLog, loop: loop, figures: figures)
         if let nats = arguments.string("--nats") { try core.startRelay(url: nats, pipeline: pipeline.name) }
         core.startLoop()

@@ -177,7 +177,7 @@ do {
     let figures = CoreFigures()
     let loop = try ScoringLoop(
         log: log, view: try View(path: arguments[3] + "/core"), pipeline: pipeline, model: model, figures: figures,
-        eventsMax: size)
+        eventsMax: size, commitsBeside: true)
     while case .assigned = try loop.step(waitMicroseconds: 0) {}
     // The first fifth warms up: memory is touched for the first time, most entities are met.
     while figures.current.scored < input.events.count / 5 { _ = try loop.step(waitMicroseconds: 0) }

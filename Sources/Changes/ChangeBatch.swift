@@ -35,12 +35,12 @@ package struct ChangeBatch: Sendable {
         header = ChangeBatchHeader(
             lineage: lineage, partition: partition, seq: next(), firstOffset: next(), endOffset: next(),
             commitTime: next(), watermark: next(), schema: schema, scored: next(), duplicates: next(),
-            deadLetters: next())
+            deadLetters: next(),
+            gaps: unsafe UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 100, as: UInt32.self)))
         checksum = layout.checksum
         self.changeCount = Int(changeCount)
         self.sharedCount = Int(sharedCount)
-        let answered = UInt64(header.scored) + UInt64(header.duplicates) + UInt64(header.deadLetters)
-        guard header.endOffset >= header.firstOffset, answered == header.endOffset - header.firstOffset,
+        guard header.endOffset >= header.firstOffset, header.answered == header.endOffset - header.firstOffset,
             sharedCount <= changeCount
         else { throw .inconsistentCounts }
         body = try Self.decompress(layout)

@@ -18,6 +18,9 @@ package struct PartitionPosition: Equatable, Sendable {
 
 /// What a batch says of itself, 112 bytes at its front.
 package struct ChangeBatchHeader: Equatable, Sendable {
+    /// Offsets that this batch answers for, as its counts say.
+    var answered: UInt64 { UInt64(scored) + UInt64(duplicates) + UInt64(deadLetters) + UInt64(gaps) }
+
     package static let magic: UInt32 = 0x4243_4C54  // "TLCB"
     package static let version: UInt16 = 1
     package static let byteCount = 112
@@ -35,14 +38,17 @@ package struct ChangeBatchHeader: Equatable, Sendable {
     package var watermark: Int64
     /// The pipeline's schema version.
     package var schema: UInt32
-    /// Each input record is one of the three: their sum is `endOffset - firstOffset`.
+    /// Each input offset is one of the four: their sum is `endOffset - firstOffset`.
     package var scored: UInt32
     package var duplicates: UInt32
     package var deadLetters: UInt32
+    /// Offsets that hold no record: transaction markers, what was compacted or aborted. None in an embedded log.
+    package var gaps: UInt32
 
     package init(
         lineage: Lineage, partition: UInt32, seq: UInt64, firstOffset: UInt64, endOffset: UInt64, commitTime: Int64,
-        watermark: Int64, schema: UInt32, scored: UInt32 = 0, duplicates: UInt32 = 0, deadLetters: UInt32 = 0
+        watermark: Int64, schema: UInt32, scored: UInt32 = 0, duplicates: UInt32 = 0, deadLetters: UInt32 = 0,
+        gaps: UInt32 = 0
     ) {
         self.lineage = lineage
         self.partition = partition
@@ -55,5 +61,6 @@ package struct ChangeBatchHeader: Equatable, Sendable {
         self.scored = scored
         self.duplicates = duplicates
         self.deadLetters = deadLetters
+        self.gaps = gaps
     }
 }

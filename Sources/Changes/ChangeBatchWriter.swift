@@ -69,8 +69,8 @@ package struct ChangeBatchWriter: ~Copyable {
         _ use: (_ encoded: UnsafeRawBufferPointer, _ digest: UInt64) throws -> Result
     ) rethrows -> Result {
         precondition(
-            UInt64(header.scored) + UInt64(header.duplicates) + UInt64(header.deadLetters)
-                == header.endOffset - header.firstOffset, "each input record is scored, dropped or dead")
+            header.answered == header.endOffset - header.firstOffset,
+            "each input offset is scored, dropped, dead or a gap")
         precondition(body.count <= ChangeBatch.bodyBytesMax, "a batch is capped by bytes before it is encoded")
         encoded.removeAll()
         _ = unsafe encoded.extend(by: ChangeBatchHeader.byteCount)
@@ -130,7 +130,7 @@ package struct ChangeBatchWriter: ~Copyable {
         encoded.store(header.deadLetters, at: 88)
         encoded.store(UInt32(body.count), at: 92)
         encoded.store(UInt32(stored), at: 96)
-        encoded.store(UInt32(0), at: 100)
+        encoded.store(header.gaps, at: 100)
         encoded.store(UInt64(0), at: 104)
     }
 }

@@ -143,7 +143,7 @@ import Scoring
         if let refusal = verdicts[place].refusal {
             tally.deadLetters += 1
             unsafe DeadLetter.write(
-                offset: batch.firstOffset + UInt64(index), appendTime: appendTime, reason: refusal.description,
+                offset: batch.offset(index), appendTime: appendTime, reason: refusal.description,
                 bytes: batch.event(index).bytes, to: &deadLetters)
             return
         }
@@ -233,10 +233,10 @@ import Scoring
         }
     }
 
-    /// Writes the staged tiles and events as changes, and each event's score record.
+    /// Writes the staged tiles and events as changes, and each event's score record; `visit` is told of each record.
     package func stage(
         _ batch: EventBatch, seq: UInt64, into writer: inout ChangeBatchWriter, scores: inout ByteWriter,
-        flagged: inout UInt32
+        flagged: inout UInt32, scored visit: (_ entity: UnsafeRawBufferPointer, _ lineEnd: Int) -> Void = { _, _ in }
     ) {
         state.stage(partition: batch.partition, into: &writer)
         let dimension = model?.forest.embeddingDimension ?? 0
@@ -254,7 +254,7 @@ import Scoring
             unsafe EventRecord.write(
                 .init(
                     eventTime: item.time, ingestTime: batch.appendTime(item.index),
-                    inputOffset: batch.firstOffset + UInt64(item.index), model: model?.identity ?? 0, score: score,
+                    inputOffset: batch.offset(item.index), model: model?.identity ?? 0, score: score,
                     flags: flags),
                 features: UnsafeBufferPointer(start: rows + position * stride, count: stride), reasons: reasons,
                 fields: UnsafeRawBufferPointer(rebasing: bytes[item.fieldsStart..<item.fieldsEnd]), to: &record)
@@ -267,9 +267,10 @@ import Scoring
                     entity: UnsafeRawBufferPointer(rebasing: bytes[item.entityStart..<item.fieldsStart]),
                     time: item.time, score: score, flagged: flags.contains(.flagged),
                     degraded: flags.contains(.degraded), partition: batch.partition,
-                    seq: seq, offset: batch.firstOffset + UInt64(item.index)),
+                    seq: seq, offset: batch.offset(item.index)),
                 tenant: pipeline.tenants[item.tenant], model: model?.label ?? "", reasons: reasons,
                 names: pipeline.featureNames, to: &scores)
+            unsafe visit(UnsafeRawBufferPointer(rebasing: bytes[item.entityStart..<item.fieldsStart]), scores.count)
         }
     }
 

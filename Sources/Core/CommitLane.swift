@@ -12,6 +12,8 @@ final class Flight: @unchecked Sendable {
     let batch: EventBatch
     var writer: ChangeBatchWriter
     var scores = ByteWriter(capacity: 1 << 20)
+    var scoreEnds: [ScoreEnds] = []
+    var entities = ByteWriter(capacity: 1 << 16)
     var deadLetters = ByteWriter(capacity: 1 << 16)
     var tally = Assembler.Tally()
     var flagged: UInt32 = 0
@@ -31,6 +33,8 @@ final class Flight: @unchecked Sendable {
 
     func begin() {
         scores.removeAll()
+        scoreEnds.removeAll(keepingCapacity: true)
+        entities.removeAll()
         deadLetters.removeAll()
         flagged = 0
         header = nil
@@ -40,10 +44,12 @@ final class Flight: @unchecked Sendable {
     func commit(to log: any EventLog, clock: any WallClock) throws -> CommitOutcome {
         guard let header else { preconditionFailure("a batch is staged before it is committed") }
         let (outcome, digest) = try unsafe writer.encode(header, digestAfter: position.digest) { encoded, digest in
-            let commit = unsafe StagedCommit(
-                partition: batch.partition, seq: header.seq, endOffset: batch.endOffset, changes: encoded,
-                scores: scores.bytes, deadLetters: deadLetters.bytes)
-            return (try log.commit(commit), digest)
+            try unsafe scoreEnds.withUnsafeBufferPointer { ends in
+                let commit = unsafe StagedCommit(
+                    partition: batch.partition, seq: header.seq, endOffset: batch.endOffset, changes: encoded,
+                    scores: scores.bytes, scoreEnds: ends, entities: entities.bytes, deadLetters: deadLetters.bytes)
+                return (try log.commit(commit), digest)
+            }
         }
         position.digest = digest
         committed = clock.now

@@ -16,6 +16,10 @@ package protocol EventLog: AnyObject, Sendable {
     /// Says where `next` goes on in a partition: the position comes from the changelog, never from a second place.
     func seek(partition: Int, to offset: UInt64) throws
 
+    /// Makes the partition ours: nobody else's transaction is open on it or can still be committed. After it `changelog`
+    /// gives all that there is.
+    func takeOver(partition: Int) throws
+
     /// Writes scores, change batch and dead letters atomically. Blocking; an uncertain outcome is resolved inside.
     func commit(_ commit: StagedCommit) throws -> CommitOutcome
 
@@ -41,6 +45,8 @@ package enum CommitOutcome: Equatable, Sendable {
     case committed
     /// Nothing of it stands: drop what was staged and take the same events again.
     case aborted
+    /// Another process has taken the partition. If it is given to us again, `next` says so.
+    case lost
 }
 
 /// One transaction's output, staged. The pointers are valid during `commit` alone.
@@ -52,8 +58,18 @@ package enum CommitOutcome: Equatable, Sendable {
     package let changes: UnsafeRawBufferPointer
     /// One JSON line a scored event.
     package let scores: UnsafeRawBufferPointer
+    /// Where each line and its event's primary entity end.
+    package let scoreEnds: UnsafeBufferPointer<ScoreEnds>
+    /// The lines' primary entities.
+    package let entities: UnsafeRawBufferPointer
     /// `DeadLetter` records; empty where there are none.
     package let deadLetters: UnsafeRawBufferPointer
+}
+
+/// The ends of a score's line among the lines, and of its entity among the entities.
+package struct ScoreEnds: Sendable {
+    package var line: UInt32
+    package var entity: UInt32
 }
 
 /// Events of one partition in the order of the log, in buffers that are reused.
@@ -64,6 +80,7 @@ package final class EventBatch {
     private var bytes = ByteWriter(capacity: 1 << 20)
     private var ends: [Int] = []
     private var appendTimes: [Int64] = []
+    private var offsets: [UInt64] = []
     package let eventsMax: Int
     package let bytesMax: Int
 
@@ -72,9 +89,13 @@ package final class EventBatch {
         self.bytesMax = bytesMax
         ends.reserveCapacity(eventsMax)
         appendTimes.reserveCapacity(eventsMax)
+        offsets.reserveCapacity(eventsMax)
     }
 
-    package var endOffset: UInt64 { firstOffset + UInt64(count) }
+    /// After the last event.
+    package private(set) var endOffset: UInt64 = 0
+    /// Offsets of the range that hold no event.
+    package var gaps: UInt32 { UInt32(endOffset - firstOffset) - UInt32(count) }
     package var isFull: Bool { count >= eventsMax || bytes.count >= bytesMax }
     /// There is so much to commit that it pays to do it on another thread.
     var isLarge: Bool { count >= max(1, eventsMax / 8) }
@@ -83,20 +104,29 @@ package final class EventBatch {
     package func begin(partition: Int, firstOffset: UInt64) {
         self.partition = partition
         self.firstOffset = firstOffset
+        endOffset = firstOffset
         count = 0
         bytes.removeAll()
         ends.removeAll(keepingCapacity: true)
         appendTimes.removeAll(keepingCapacity: true)
+        offsets.removeAll(keepingCapacity: true)
         // Readable bytes behind the last event, so that the decoder need not copy it.
         bytes.reserve(bytesMax + EventDecoder.padding)
     }
 
-    package func append(_ event: UnsafeRawBufferPointer, appendTime: Int64) {
+    /// Appends the event at `offset`, or at the one after the last.
+    package func append(_ event: UnsafeRawBufferPointer, appendTime: Int64, offset: UInt64? = nil) {
+        let offset = offset ?? endOffset
+        precondition(offset >= endOffset, "positions only move forward")
         unsafe bytes.append(event)
         ends.append(bytes.count)
         appendTimes.append(appendTime)
+        offsets.append(offset)
+        endOffset = offset + 1
         count += 1
     }
+
+    package func offset(_ index: Int) -> UInt64 { offsets[index] }
 
     /// When the log took the event, in microseconds since 1970.
     package func appendTime(_ index: Int) -> Int64 { appendTimes[index] }
@@ -107,4 +137,44 @@ package final class EventBatch {
         let all = unsafe bytes.bytes
         return unsafe (UnsafeRawBufferPointer(rebasing: all[start..<ends[index]]), bytes.capacityBytes - start)
     }
+}
+
+/// What a log holds, for those who read it: `verify`, the relay, the ingest's answers.
+package protocol LogReader: AnyObject, Sendable {
+    var lineage: Lineage { get }
+    var partitions: Int { get }
+
+    /// Visits the events of a partition from `offset` on, in order, while `visit` says so, up to the log's end.
+    func input(
+        of partition: Int, from offset: UInt64,
+        _ visit: (_ offset: UInt64, _ event: UnsafeRawBufferPointer, _ appendTime: Int64) throws -> Bool) throws
+
+    /// The offset after the partition's last event.
+    func inputEnd(of partition: Int) throws -> UInt64
+
+    /// The seq of the partition's last committed batch; 0 before the first.
+    func changelogEnd(of partition: Int) throws -> UInt64
+
+    func changelog(
+        of partition: Int, after seq: UInt64,
+        _ visit: (_ seq: UInt64, _ encoded: UnsafeRawBufferPointer) throws -> Bool) throws
+
+    /// The scores of each transaction after `seq`: JSON lines.
+    func scores(
+        of partition: Int, after seq: UInt64,
+        _ visit: (_ seq: UInt64, _ lines: UnsafeRawBufferPointer) throws -> Bool) throws
+
+    func deadLetters(
+        of partition: Int, after seq: UInt64, _ visit: (_ seq: UInt64, _ letters: [DeadLetter]) throws -> Bool) throws
+}
+
+/// A log into which the core's ingest puts events.
+package protocol IngestLog: EventLog {
+    var reader: any LogReader { get }
+
+    /// Appends events, each to its partition, and returns when they are durable: each partition's end after them.
+    func append(_ events: borrowing AppendRequest) throws -> [Int: UInt64]
+
+    /// Events that were taken but not yet committed, and since when the oldest of them waits (0 for none).
+    var backlog: (events: UInt64, oldestAppendTime: Int64) { get }
 }

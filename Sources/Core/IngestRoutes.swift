@@ -7,7 +7,7 @@ internal import Synchronization
 
 /// The core's HTTP routes: events come in, and whoever asks is told how the core stands.
 package struct IngestRoutes: Sendable {
-    private let log: EmbeddedLog
+    private let log: any IngestLog
     private let pipeline: Pipeline
     private let figures: CoreFigures
     private let decoders = DecoderPool()
@@ -19,7 +19,7 @@ package struct IngestRoutes: Sendable {
     /// A memory bound for one request, whatever its lines' lengths.
     private static let errorsNamedMax = 100
 
-    package init(log: EmbeddedLog, pipeline: Pipeline, figures: CoreFigures, clock: any WallClock = SystemClock()) {
+    package init(log: any IngestLog, pipeline: Pipeline, figures: CoreFigures, clock: any WallClock = SystemClock()) {
         self.log = log
         self.pipeline = pipeline
         self.figures = figures

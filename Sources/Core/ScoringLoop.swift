@@ -78,7 +78,7 @@ package final class ScoringLoop {
             try stage(partition)
             let dropped = next
             if let aborted = try settle() {
-                try log.seek(partition: dropped.batch.partition, to: committed[partition]?.endOffset ?? 0)
+                if let position = committed[partition] { try log.seek(partition: partition, to: position.endOffset) }
                 return .aborted(partition: aborted)
             }
             submit()
@@ -89,6 +89,7 @@ package final class ScoringLoop {
 
     /// Replays what the log has beyond the view, then goes on where the last batch ended.
     private func assign(_ partition: Int) throws -> Outcome {
+        try log.takeOver(partition: partition)
         var position = checkpoint.position(of: partition) ?? AppliedPosition(lineage: log.lineage)
         let before = position.seq
         let seen = assembler.seenIds(of: partition)
@@ -128,8 +129,13 @@ package final class ScoringLoop {
             frontier: ahead.enumerated().compactMap { index, other in
                 index == partition ? nil : other.map { PartitionPosition(partition: UInt32(index), seq: $0.seq) }
             })
-        assembler.stage(
-            next.batch, seq: position.seq, into: &next.writer, scores: &next.scores, flagged: &next.flagged)
+        unsafe assembler.stage(
+            next.batch, seq: position.seq, into: &next.writer, scores: &next.scores, flagged: &next.flagged
+        ) {
+            entity, line in
+            unsafe next.entities.append(entity)
+            next.scoreEnds.append(ScoreEnds(line: UInt32(line), entity: UInt32(next.entities.count)))
+        }
         next.staged = clock.now
         position.commitTime = next.staged
         next.seen = assembler.seal(partition: partition, now: next.staged)
@@ -137,7 +143,7 @@ package final class ScoringLoop {
             lineage: log.lineage, partition: UInt32(partition), seq: position.seq, firstOffset: next.batch.firstOffset,
             endOffset: next.batch.endOffset, commitTime: next.staged, watermark: position.watermark,
             schema: assembler.pipeline.schema, scored: next.tally.scored, duplicates: next.tally.duplicates,
-            deadLetters: next.tally.deadLetters)
+            deadLetters: next.tally.deadLetters, gaps: next.batch.gaps)
         next.position = position
     }
 
@@ -159,9 +165,12 @@ package final class ScoringLoop {
         guard let flight = underWay else { return nil }
         underWay = nil
         let partition = flight.batch.partition
-        guard try lane.finish() == .committed else {
+        let outcome = try lane.finish()
+        guard outcome == .committed else {
             assembler.rollback()
+            if outcome == .lost { committed[partition] = nil }
             ahead = committed
+            guard outcome == .aborted else { return partition }
             try log.seek(partition: partition, to: flight.batch.firstOffset)
             return partition
         }

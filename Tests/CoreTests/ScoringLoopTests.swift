@@ -37,6 +37,7 @@ final class AbortingLog: EventLog, @unchecked Sendable {
     func next(into batch: EventBatch, waitMicroseconds: Int) throws -> LogStep {
         try inner.next(into: batch, waitMicroseconds: waitMicroseconds)
     }
+    func takeOver(partition: Int) { inner.takeOver(partition: partition) }
     func seek(partition: Int, to offset: UInt64) throws { try inner.seek(partition: partition, to: offset) }
     func commit(_ commit: StagedCommit) throws -> CommitOutcome {
         commits += 1
@@ -206,7 +207,7 @@ extension TestCore {
         try core.drain()
         if keepsView { try core.loop.close() }
         let copy = core.folder + "/log-copy"
-        try core.log.reader.store.checkpoint(to: copy)
+        try core.log.stored.store.checkpoint(to: copy)
         if keepsView {
             try FileManager.default.copyItem(atPath: core.folder + "/core", toPath: core.folder + "/view-copy")
         }

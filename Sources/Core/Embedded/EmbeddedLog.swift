@@ -8,10 +8,11 @@ import Storage
 ///
 /// `@unchecked Sendable`: shared state is guarded by the condition; `next` is the scoring loop's alone, and one commit runs
 /// at a time.
-package final class EmbeddedLog: EventLog, @unchecked Sendable {
-    package let reader: EmbeddedLogReader
-    package var lineage: Lineage { reader.lineage }
-    package var partitions: Int { reader.partitions }
+package final class EmbeddedLog: IngestLog, @unchecked Sendable {
+    package let stored: EmbeddedLogReader
+    package var reader: any LogReader { stored }
+    package var lineage: Lineage { stored.lineage }
+    package var partitions: Int { stored.partitions }
     private let store: Store
     private let clock: any WallClock
     /// How long the first event of a small batch waits for more, microseconds.
@@ -61,7 +62,7 @@ package final class EmbeddedLog: EventLog, @unchecked Sendable {
             try store.write(batch, synced: true)
         }
         let reader = try EmbeddedLogReader(store)
-        self.reader = reader
+        stored = reader
         if let partitions, partitions != reader.partitions {
             throw EmbeddedLogError.partitionsDiffer(have: reader.partitions, want: partitions)
         }
@@ -113,6 +114,9 @@ package final class EmbeddedLog: EventLog, @unchecked Sendable {
         state[partition].waitingSince = offset < state[partition].end ? 1 : 0
     }
 
+    /// One process holds the store: nobody else can have a commit under way.
+    package func takeOver(partition: Int) {}
+
     package func next(into batch: EventBatch, waitMicroseconds: Int) throws -> LogStep {
         if assignedUpTo < partitions {
             defer { assignedUpTo += 1 }
@@ -125,7 +129,7 @@ package final class EmbeddedLog: EventLog, @unchecked Sendable {
         let position = state[partition].position
         condition.unlock()
         batch.begin(partition: partition, firstOffset: position)
-        try unsafe reader.input(of: partition, from: position) { offset, event, time in
+        try unsafe stored.input(of: partition, from: position) { offset, event, time in
             guard offset == batch.endOffset else { throw EmbeddedLogError.corrupt("a gap in its input") }
             if batch.count > 0, batch.byteCount + event.count > batch.bytesMax { return false }
             unsafe batch.append(event, appendTime: time)
@@ -188,7 +192,7 @@ package final class EmbeddedLog: EventLog, @unchecked Sendable {
     package func changelog(
         of partition: Int, after seq: UInt64,
         _ visit: (_ seq: UInt64, _ encoded: UnsafeRawBufferPointer) throws -> Bool
-    ) throws { try unsafe reader.changelog(of: partition, after: seq, visit) }
+    ) throws { try unsafe stored.changelog(of: partition, after: seq, visit) }
 
     package func changelogEnd(of partition: Int) -> UInt64 {
         condition.lock()

@@ -2,7 +2,7 @@ import Changes
 import Storage
 
 /// Reads an embedded log: the one that the core writes in this process, or, as a secondary, another process's.
-package final class EmbeddedLogReader: Sendable {
+package final class EmbeddedLogReader: LogReader {
     package let store: Store
     package let lineage: Lineage
     package let partitions: Int

@@ -9,7 +9,7 @@ struct CommittedBatch {
     private let order: UInt64
 
     /// All batches of a log, in the order in which its core committed them.
-    static func inOrder(_ reader: EmbeddedLogReader) throws -> [CommittedBatch] {
+    static func inOrder(_ reader: any LogReader) throws -> [CommittedBatch] {
         var batches: [CommittedBatch] = []
         for partition in 0..<reader.partitions {
             try unsafe reader.changelog(of: partition, after: 0) { seq, encoded in
@@ -23,7 +23,7 @@ struct CommittedBatch {
         return batches
     }
 
-    func changes(_ reader: EmbeddedLogReader) throws -> ChangeBatch? {
+    func changes(_ reader: any LogReader) throws -> ChangeBatch? {
         var batch: ChangeBatch?
         try unsafe reader.changelog(of: partition, after: seq - 1) { _, encoded in
             batch = try unsafe ChangeBatch(decoding: encoded)

@@ -6,11 +6,11 @@ import Scoring
 /// Makes features and scores again from a log's input, batch by batch in the order that the recorded frontiers give, and
 /// compares them bit by bit with what was committed.
 struct Recomputation {
-    private let reader: EmbeddedLogReader
+    private let reader: any LogReader
     private let assembler: Assembler
     private let batch = EventBatch()
 
-    init(reader: EmbeddedLogReader, pipeline: Pipeline, model: ScoringModel?) {
+    init(reader: any LogReader, pipeline: Pipeline, model: ScoringModel?) {
         self.reader = reader
         assembler = Assembler(
             pipeline, model: model, state: FeatureState(pipeline, partitions: reader.partitions),
@@ -33,7 +33,7 @@ struct Recomputation {
         batch.begin(partition: place.partition, firstOffset: committed.header.firstOffset)
         try unsafe reader.input(of: place.partition, from: committed.header.firstOffset) { offset, event, time in
             guard offset < committed.header.endOffset else { return false }
-            unsafe batch.append(event, appendTime: time)
+            unsafe batch.append(event, appendTime: time, offset: offset)
             return true
         }
         var letters = ByteWriter()

@@ -9,7 +9,7 @@ final class RowExport {
     private(set) var scored = 0
     private(set) var duplicates = 0
     private(set) var deadLetters = 0
-    private let reader: EmbeddedLogReader
+    private let reader: any LogReader
     private let pipeline: Pipeline
     private let out: OutputFile
 
@@ -19,7 +19,7 @@ final class RowExport {
         case deadLetter(reason: String)
     }
 
-    init(_ reader: EmbeddedLogReader, _ pipeline: Pipeline, to out: OutputFile) {
+    init(_ reader: any LogReader, _ pipeline: Pipeline, to out: OutputFile) {
         self.reader = reader
         self.pipeline = pipeline
         self.out = out

@@ -7,7 +7,7 @@ import Service
 
 /// What `verify` counts, and whether it holds.
 struct Verification {
-    private let reader: EmbeddedLogReader
+    private let reader: any LogReader
     private let pipeline: Pipeline
     private(set) var events: UInt64 = 0
     private(set) var scored: UInt64 = 0
@@ -22,7 +22,7 @@ struct Verification {
     /// The digest after each batch, by partition: what a region must have at its own seq.
     private var digests: [[UInt64]] = []
 
-    init(reader: EmbeddedLogReader, pipeline: Pipeline) {
+    init(reader: any LogReader, pipeline: Pipeline) {
         self.reader = reader
         self.pipeline = pipeline
     }

@@ -4,7 +4,7 @@ import Replicate
 
 /// The core's own log, as its relay reads it.
 struct OwnChangelog: ChangelogSource {
-    let log: EmbeddedLog
+    let log: any EventLog
     let figures: CoreFigures
 
     var lineage: Lineage { log.lineage }
@@ -30,7 +30,7 @@ struct OwnChangelog: ChangelogSource {
 
 /// Another process's log, as a relay of its own follows it.
 struct FollowedChangelog: ChangelogSource {
-    let reader: EmbeddedLogReader
+    let reader: any LogReader
 
     var lineage: Lineage { reader.lineage }
     var partitions: Int { reader.partitions }

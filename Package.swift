@@ -52,6 +52,7 @@ let package = Package(
     products: [.executable(name: "tideline", targets: ["Tideline"])],
     targets: [
         debian("CRocksDB", pkgConfig: "rocksdb", package: "librocksdb-dev"),
+        debian("CRdkafka", pkgConfig: "rdkafka", package: "librdkafka-dev"),
         debian("CNATS", pkgConfig: "libnats", package: "libnats-dev"),
         debian("CZstd", pkgConfig: "libzstd", package: "libzstd-dev"),
         debian("CLZ4", pkgConfig: "liblz4", package: "liblz4-dev"),
@@ -74,6 +75,7 @@ let package = Package(
         room("Scoring", ["Changes", "Features", "CForest"], settings: eventPath),
         room("HTTP", ["CMicroHTTPD", "CCurl"]),
         room("Core", ["Service", "Changes", "Storage", "Features", "Scoring", "HTTP"], settings: eventPath),
+        room("Kafka", ["Service", "Changes", "Core", "CRdkafka"]),
         room("Replicate", ["Service", "Changes", "Storage"]),
         room("NATS", ["Service", "Changes", "Replicate", "CNATS"]),
         room(
@@ -82,8 +84,8 @@ let package = Package(
         .executableTarget(
             name: "Tideline",
             dependencies: [
-                "Service", "Changes", "Storage", "Vectors", "Features", "Scoring", "HTTP", "Core", "Replicate", "NATS",
-                "Edge", "CProcess", "CZlib",
+                "Service", "Changes", "Storage", "Vectors", "Features", "Scoring", "HTTP", "Core", "Kafka", "Replicate",
+                "NATS", "Edge", "CProcess", "CZlib",
             ],
             swiftSettings: strict
         ),

@@ -70,6 +70,11 @@ package enum CommitOutcome: Equatable, Sendable {
 package struct ScoreEnds: Sendable {
     package var line: UInt32
     package var entity: UInt32
+
+    package init(line: UInt32, entity: UInt32) {
+        self.line = line
+        self.entity = entity
+    }
 }
 
 /// Events of one partition in the order of the log, in buffers that are reused.

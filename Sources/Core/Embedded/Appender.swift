@@ -19,6 +19,19 @@ package struct AppendRequest: ~Copyable {
         parts[partition, default: Part()].ends.append(UInt32(parts[partition]?.bytes.count ?? 0))
         count += 1
     }
+
+    /// Visits the events by partition, each partition's in the order in which they were added.
+    package func forEach(_ visit: (_ partition: Int, _ event: UnsafeRawBufferPointer) throws -> Void) rethrows {
+        for (partition, part) in parts.sorted(by: { $0.key < $1.key }) {
+            try unsafe part.bytes.withUnsafeBytes { bytes in
+                var start = 0
+                for end in part.ends {
+                    try unsafe visit(partition, UnsafeRawBufferPointer(rebasing: bytes[start..<Int(end)]))
+                    start = Int(end)
+                }
+            }
+        }
+    }
 }
 
 /// Gives events their offsets and writes them. Callers that come while a write is under way are written together by

@@ -1,0 +1,153 @@
+internal import CRdkafka
+internal import Foundation
+import Service
+
+/// One client of librdkafka. Children retain it.
+///
+/// `@unchecked Sendable`: "librdkafka is completely thread-safe" (INTRODUCTION.md); the rest does not change.
+@safe final class KafkaClient: @unchecked Sendable {
+    let handle: OpaquePointer
+    private let hooks: ClientHooks
+
+    enum Kind { case producer, consumer }
+
+    init(_ kind: Kind, _ properties: [String: String], hooks: ClientHooks = ClientHooks()) throws(KafkaError) {
+        let configuration = unsafe rd_kafka_conf_new()
+        var text = [CChar](repeating: 0, count: 512)
+        for (name, value) in properties.sorted(by: { $0.key < $1.key }) {
+            guard unsafe rd_kafka_conf_set(configuration, name, value, &text, text.count) == RD_KAFKA_CONF_OK else {
+                unsafe rd_kafka_conf_destroy(configuration)
+                // The library repeats the value, which may be a password.
+                throw KafkaError(
+                    "kafka: property \(name)", code: RD_KAFKA_RESP_ERR__INVALID_ARG,
+                    Self.message(text).replacingOccurrences(of: value, with: "…"))
+            }
+        }
+        unsafe rd_kafka_conf_set_opaque(configuration, Unmanaged.passUnretained(hooks).toOpaque())
+        unsafe rd_kafka_conf_set_log_cb(configuration, logged)
+        unsafe rd_kafka_conf_set_error_cb(configuration, failed)
+        if kind == .producer { unsafe rd_kafka_conf_set_dr_msg_cb(configuration, delivered) }
+        if hooks.membership != nil { unsafe rd_kafka_conf_set_rebalance_cb(configuration, rebalanced) }
+        let type = kind == .producer ? RD_KAFKA_PRODUCER : RD_KAFKA_CONSUMER
+        guard let handle = unsafe rd_kafka_new(type, configuration, &text, text.count) else {
+            unsafe rd_kafka_conf_destroy(configuration)
+            throw KafkaError("kafka client", code: RD_KAFKA_RESP_ERR__INVALID_ARG, Self.message(text))
+        }
+        unsafe self.handle = unsafe handle
+        self.hooks = hooks
+    }
+
+    deinit {
+        // A consumer's close can hang for ever in this version: what is committed does not depend on it.
+        unsafe rd_kafka_destroy_flags(handle, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE)
+    }
+
+    private static func message(_ text: [CChar]) -> String {
+        String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
+    /// The first and the last offset of a partition; of a reading client the last that is committed.
+    func watermarks(_ topic: String, _ partition: Int) throws(KafkaError) -> (low: Int64, high: Int64) {
+        var low: Int64 = 0
+        var high: Int64 = 0
+        let code = unsafe rd_kafka_query_watermark_offsets(handle, topic, Int32(partition), &low, &high, 5000)
+        guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
+            throw KafkaError("ends of \(topic) [\(partition)]", code: code)
+        }
+        return (low, high)
+    }
+
+    /// A topic's number of partitions; `nil` where it is not there.
+    func partitions(of topic: String) throws(KafkaError) -> Int? {
+        guard let local = unsafe rd_kafka_topic_new(handle, topic, nil) else {
+            throw KafkaError("topic \(topic)", code: unsafe rd_kafka_last_error())
+        }
+        defer { unsafe rd_kafka_topic_destroy(local) }
+        var metadata: UnsafePointer<rd_kafka_metadata>?
+        let code = unsafe rd_kafka_metadata(handle, 0, local, &metadata, 10_000)
+        guard code == RD_KAFKA_RESP_ERR_NO_ERROR, let metadata = unsafe metadata else {
+            throw KafkaError("metadata of \(topic)", code: code)
+        }
+        defer { unsafe rd_kafka_metadata_destroy(metadata) }
+        guard unsafe metadata.pointee.topic_cnt == 1 else { return nil }
+        let found = unsafe metadata.pointee.topics[0]
+        if unsafe found.err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART { return nil }
+        guard unsafe found.err == RD_KAFKA_RESP_ERR_NO_ERROR else {
+            throw KafkaError("metadata of \(topic)", code: unsafe found.err)
+        }
+        return unsafe Int(found.partition_cnt)
+    }
+}
+
+/// What a client's callbacks reach. It lives as long as its client.
+///
+/// `@unchecked Sendable`: guarded by the lock; `membership` and `log` are set before the client is made.
+@safe final class ClientHooks: @unchecked Sendable {
+    var membership: MembershipBox?
+    var log: Log?
+    private let limiter = LogLimiter(intervalMicroseconds: 1_000_000)
+    private let lock = NSLock()
+    private var lastError: String?
+
+    /// What the library said last.
+    var lastMessage: String? { lock.withLock { lastError } }
+
+    fileprivate func note(_ text: String) {
+        lock.withLock { lastError = text }
+        limiter.limited(now: SystemClock().now) { suppressed in
+            log?.warning("kafka", ["says": text, "suppressed": suppressed])
+        }
+    }
+}
+
+private func hooks(_ handle: OpaquePointer?) -> ClientHooks? {
+    guard let handle = unsafe handle, let opaque = unsafe rd_kafka_opaque(handle) else { return nil }
+    return unsafe Unmanaged<ClientHooks>.fromOpaque(opaque).takeUnretainedValue()
+}
+
+private func logged(
+    _ handle: OpaquePointer?, _ level: Int32, _ facility: UnsafePointer<CChar>?, _ text: UnsafePointer<CChar>?
+) {
+    guard level <= 4, let text = unsafe text else { return }
+    unsafe hooks(handle)?.note(String(cString: text))
+}
+
+private func failed(
+    _ handle: OpaquePointer?, _ code: Int32, _ reason: UnsafePointer<CChar>?, _ opaque: UnsafeMutableRawPointer?
+) {
+    guard let reason = unsafe reason else { return }
+    unsafe hooks(handle)?.note(String(cString: reason))
+}
+
+private func delivered(
+    _ handle: OpaquePointer?, _ message: UnsafePointer<rd_kafka_message_t>?, _ opaque: UnsafeMutableRawPointer?
+) {
+    // A transaction's commit tells of its own messages; behind an ingest's message a request waits.
+    guard let message = unsafe message, let report = unsafe message.pointee._private else { return }
+    let delivery = unsafe Unmanaged<Delivery>.fromOpaque(report).takeRetainedValue()
+    unsafe delivery.done(
+        partition: Int(message.pointee.partition), offset: message.pointee.offset, code: message.pointee.err)
+}
+
+private func rebalanced(
+    _ handle: OpaquePointer?, _ code: rd_kafka_resp_err_t,
+    _ partitions: UnsafeMutablePointer<rd_kafka_topic_partition_list_t>?, _ opaque: UnsafeMutableRawPointer?
+) {
+    guard let handle = unsafe handle, let membership = unsafe hooks(handle)?.membership else { return }
+    var numbers: [Int] = []
+    if let list = unsafe partitions {
+        for index in 0..<Int(unsafe list.pointee.cnt) {
+            numbers.append(unsafe Int(list.pointee.elems[index].partition))
+        }
+    }
+    if code == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+        membership.assigned(numbers)
+        // The group says who owns a partition; events are fetched by a reader that begins where the changelog ends.
+        let none = unsafe rd_kafka_topic_partition_list_new(0)
+        unsafe rd_kafka_assign(handle, none)
+        unsafe rd_kafka_topic_partition_list_destroy(none)
+    } else {
+        membership.revoked(numbers)
+        unsafe rd_kafka_assign(handle, nil)
+    }
+}

@@ -1,0 +1,38 @@
+import Service
+
+extension KafkaClient {
+    /// Visits the committed records of [from, to) of a partition, while `visit` says so.
+    func records(
+        _ topic: String, _ partition: Int, from: Int64, to end: Int64,
+        _ visit: (PartitionReader.Record) throws -> Bool
+    ) throws {
+        guard from < end else { return }
+        try PartitionReader(self, topic: topic, partition: partition, from: from).drain(
+            topic, partition, to: end, visit)
+    }
+}
+
+extension PartitionReader {
+    private static let patienceMicroseconds: Int64 = 30_000_000
+
+    /// Visits records up to `end`, while `visit` says so. Ends at the position or at the partition's end: what lies
+    /// before `end` may be markers, which are never delivered.
+    func drain(_ topic: String, _ partition: Int, to end: Int64, _ visit: (Record) throws -> Bool) throws {
+        var going = true
+        var next: Int64 = 0
+        var patience = SystemClock().now + Self.patienceMicroseconds
+        while going, next < end, endOffset < end {
+            let any = try read(waitMilliseconds: 100) { record in
+                guard going, record.offset < end else {
+                    going = false
+                    return false
+                }
+                next = record.offset + 1
+                going = try visit(record)
+                return true
+            }
+            if any { patience = SystemClock().now + Self.patienceMicroseconds }
+            guard SystemClock().now < patience else { throw KafkaLogError.noEnd(topic: topic, partition: partition) }
+        }
+    }
+}

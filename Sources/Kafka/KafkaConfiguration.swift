@@ -1,0 +1,87 @@
+/// Where the log is and what its topics are called.
+package struct KafkaConfiguration: Sendable {
+    /// HOST:PORT, several separated by commas.
+    package var bootstrapServers: String
+    package var pipeline: String
+    /// The topic of the events.
+    package var input: String
+    /// Properties of librdkafka that the user has set, for every client.
+    package var properties: [String: String]
+    /// Between a partition's commits while events trickle, microseconds: a transaction costs the same whatever its size.
+    package var commitIntervalMicroseconds: Int64 = 8000
+
+    package init(
+        bootstrapServers: String, pipeline: String, input: String = "events", properties: [String: String] = [:]
+    ) {
+        self.bootstrapServers = bootstrapServers
+        self.pipeline = pipeline
+        self.input = input
+        self.properties = properties
+    }
+
+    package var changes: String { "tideline.\(pipeline).changes" }
+    package var scores: String { "tideline.\(pipeline).scores" }
+    package var deadLetters: String { "tideline.\(pipeline).dead-letters" }
+    package var group: String { "tideline-\(pipeline)" }
+
+    package func instance(slot: Int) -> String { "tideline-\(pipeline)-core-\(slot)" }
+
+    /// The two ids that a partition's transactions use in turn; the first is always initialised first.
+    package func transactionalIds(partition: Int) -> [String] {
+        ["a", "b"].map { "tideline-\(pipeline)-\(partition)-\($0)" }
+    }
+
+    /// What every client is given. The user's properties come last: they win.
+    func client(_ name: String, _ more: [String: String]) -> [String: String] {
+        var all = [
+            "bootstrap.servers": bootstrapServers, "client.id": "tideline-\(name)", "socket.nagle.disable": "true",
+            "socket.timeout.ms": "10000", "reconnect.backoff.ms": "20", "reconnect.backoff.max.ms": "500",
+            "topic.metadata.refresh.interval.ms": "30000", "log.connection.close": "false",
+        ]
+        all.merge(more) { $1 }
+        all.merge(properties) { $1 }
+        return all
+    }
+
+    /// Of a client that reads committed records from positions that we know.
+    func reading(_ name: String) -> [String: String] {
+        client(
+            name,
+            [
+                "isolation.level": "read_committed", "enable.auto.commit": "false", "auto.offset.reset": "error",
+                "check.crcs": "true", "enable.partition.eof": "true",
+                // A partition that has reached this many messages stands still for a second: the bytes bound memory.
+                "queued.min.messages": "1000000", "queued.max.messages.kbytes": "16384", "fetch.error.backoff.ms": "10",
+                "fetch.message.max.bytes": "4194304",
+            ])
+    }
+
+    func group(_ name: String, instance: String) -> [String: String] {
+        client(
+            name,
+            [
+                "group.id": group, "group.instance.id": instance, "partition.assignment.strategy": "range",
+                "enable.auto.commit": "false", "enable.auto.offset.store": "false", "auto.offset.reset": "error",
+                "session.timeout.ms": "6000", "heartbeat.interval.ms": "500", "max.poll.interval.ms": "300000",
+            ])
+    }
+
+    func transactional(id: String) -> [String: String] {
+        client(
+            id,
+            [
+                "transactional.id": id, "transaction.timeout.ms": "10000", "linger.ms": "0", "retry.backoff.ms": "1",
+                "batch.size": "2097152", "batch.num.messages": "10000", "message.max.bytes": "8388608",
+                "queue.buffering.max.messages": "100000",
+            ])
+    }
+
+    func ingesting() -> [String: String] {
+        client(
+            "ingest",
+            [
+                "enable.idempotence": "true", "linger.ms": "1", "batch.size": "1048576",
+                "queue.buffering.max.messages": "200000", "message.timeout.ms": "15000",
+            ])
+    }
+}

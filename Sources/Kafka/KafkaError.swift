@@ -1,0 +1,74 @@
+internal import CRdkafka
+
+/// The Kafka client or a broker said no, and what that means for whoever asked.
+package struct KafkaError: Error, CustomStringConvertible, Sendable {
+    package let operation: String
+    package let code: Int32
+    package let text: String
+    /// The same call with the same arguments may succeed.
+    package let isRetriable: Bool
+    /// The transaction cannot be committed any more: it is to be aborted.
+    package let isAbortable: Bool
+    /// The client is of no use any more.
+    package let isFatal: Bool
+
+    init(_ operation: String, code: rd_kafka_resp_err_t, _ text: String? = nil) {
+        self.operation = operation
+        self.code = code.rawValue
+        self.text = unsafe text ?? String(cString: rd_kafka_err2str(code))
+        isRetriable = false
+        isAbortable = false
+        isFatal = false
+    }
+
+    /// Takes over a C error, and destroys it.
+    init(_ operation: String, consuming error: OpaquePointer) {
+        self.operation = operation
+        code = unsafe rd_kafka_error_code(error).rawValue
+        text = unsafe String(cString: rd_kafka_error_string(error))
+        isRetriable = unsafe rd_kafka_error_is_retriable(error) != 0
+        isAbortable = unsafe rd_kafka_error_txn_requires_abort(error) != 0
+        isFatal = unsafe rd_kafka_error_is_fatal(error) != 0
+        unsafe rd_kafka_error_destroy(error)
+    }
+
+    /// Another holder of the transactional id, or of the group's instance id, has come after us.
+    package var isFenced: Bool {
+        [
+            RD_KAFKA_RESP_ERR__FENCED, RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH, RD_KAFKA_RESP_ERR_PRODUCER_FENCED,
+            RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID,
+        ].contains { $0.rawValue == code }
+    }
+
+    package var isTimeout: Bool { code == RD_KAFKA_RESP_ERR__TIMED_OUT.rawValue }
+
+    package var description: String { "\(operation): \(text)" }
+}
+
+/// What is wrong with how a log stands in Kafka, with its remedy.
+package enum KafkaLogError: Error, CustomStringConvertible, Equatable {
+    case missingTopic(String)
+    case partitionsDiffer(topic: String, have: Int, want: Int)
+    case positionDeleted(partition: Int, position: UInt64, first: UInt64)
+    case positionBeyondEnd(partition: Int, position: UInt64, end: UInt64)
+    case corrupt(String)
+    case noEnd(topic: String, partition: Int)
+
+    package var description: String {
+        switch self {
+        case .missingTopic(let topic):
+            "topic \(topic) is not there: `tideline topics create` makes it, `tideline topics plan` says what to ask for"
+        case .partitionsDiffer(let topic, let have, let want):
+            "topic \(topic) has \(have) partitions where the input has \(want): an event's partition is fixed, so begin a "
+                + "new pipeline name for the larger input, or take the added partitions back"
+        case .positionDeleted(let partition, let position, let first):
+            "partition \(partition): the input's retention has deleted offsets \(position) to \(first - 1) before they "
+                + "were scored; --accept-gap goes on behind them"
+        case .positionBeyondEnd(let partition, let position, let end):
+            "partition \(partition): scored up to \(position), but the input ends at \(end): it was deleted and made "
+                + "again, or cut; begin a new pipeline name"
+        case .corrupt(let what): "the log holds \(what) that cannot be read"
+        case .noEnd(let topic, let partition): "\(topic) [\(partition)] does not say where it ends"
+        }
+    }
+}

@@ -1,0 +1,210 @@
+internal import Foundation
+import Changes
+import Core
+import Service
+
+/// The log in Kafka: events from an input topic, and one transaction a batch that carries scores, changes, dead letters
+/// and, in the change batch, the position.
+///
+/// The protocol, and why it is so, is specified in TLA+ (docs/architecture.md says where). In short: a partition's two
+/// transactional ids are used in turn, the next begun when the last was acknowledged; a takeover initialises both, the
+/// first one first, then reads the changelog to its end.
+///
+/// `@unchecked Sendable`: `owned` and `heads` are guarded by the lock; one commit runs at a time.
+package final class KafkaLog: IngestLog, @unchecked Sendable {
+    package let stored: KafkaLogReader
+    package var reader: any LogReader { stored }
+    package var lineage: Lineage { stored.lineage }
+    package var partitions: Int { stored.partitions }
+    private let configuration: KafkaConfiguration
+    private let log: Log
+    private let clock: any WallClock
+    private let membership: Membership
+    private let ingest: KafkaIngest
+    private let fetcher: KafkaClient
+    private let wake = KafkaWake()
+    private let recent: RecentBatches
+    private let lock = NSLock()
+    private var owned: [Int: OwnedPartition] = [:]
+    private var heads: [Int: UInt64] = [:]
+    /// Partitions that were lost to another's claim, or could not be taken, and are still ours by the group.
+    private var retakes: [Int] = []
+    private var turn = 0
+    private var nextReport: Int64 = 0
+    /// Called after each commit, on the thread that commits: wakes the relay.
+    package var onCommit: (@Sendable (_ partition: Int, _ seq: UInt64) -> Void)?
+    private let acceptsGap: Bool
+
+    /// Joins the group in a slot. Fails where the topics are not there.
+    package init(
+        _ configuration: KafkaConfiguration, slot: Int, acceptsGap: Bool = false, log: Log,
+        clock: any WallClock = SystemClock()
+    ) throws {
+        self.configuration = configuration
+        self.log = log
+        self.clock = clock
+        self.acceptsGap = acceptsGap
+        stored = try KafkaLogReader(configuration, founds: true, log: log)
+        recent = RecentBatches(partitions: stored.partitions)
+        let hooks = ClientHooks()
+        hooks.log = log
+        fetcher = try KafkaClient(.consumer, configuration.reading("input"), hooks: hooks)
+        ingest = try KafkaIngest(configuration, log: log)
+        membership = try Membership(configuration, instance: configuration.instance(slot: slot), log: log)
+    }
+
+    // MARK: the scoring loop's side
+
+    package func next(into batch: EventBatch, waitMicroseconds: Int) throws -> LogStep {
+        let deadline = clock.now + Int64(waitMicroseconds)
+        while true {
+            if let step = try change() { return step }
+            let now = clock.now
+            reportPositions(now)
+            var wakeAt = deadline
+            for step in 0..<partitions {
+                let partition = (turn + step) % partitions
+                guard let place = lock.withLock({ owned[partition] }), let input = place.input else { continue }
+                let waiting = input.waiting
+                guard waiting > 0 else { continue }
+                let due = place.takenAt + configuration.commitIntervalMicroseconds
+                guard due <= now || waiting >= batch.eventsMax / 4 else {
+                    wakeAt = min(wakeAt, due)
+                    continue
+                }
+                if try fill(batch, partition, place, input) {
+                    place.takenAt = now
+                    turn = (partition + 1) % partitions
+                    return .events(partition: partition)
+                }
+            }
+            guard now < deadline else { return .idle }
+            // The group is served now and then, whatever comes.
+            wake.wait(microseconds: min(wakeAt - now, 20_000))
+        }
+    }
+
+    private func change() throws -> LogStep? {
+        if let partition = retakes.popLast(), membership.isOwned(partition) { return .assigned(partition: partition) }
+        switch try membership.poll() {
+        case .assigned(let partition):
+            log.info("assigned", ["partition": partition])
+            return .assigned(partition: partition)
+        case .revoked(let partition):
+            log.info("revoked", ["partition": partition])
+            lock.withLock {
+                owned[partition] = nil
+                heads[partition] = nil
+            }
+            return .revoked(partition: partition)
+        case nil: return nil
+        }
+    }
+
+    private func fill(
+        _ batch: EventBatch, _ partition: Int, _ place: OwnedPartition, _ input: PartitionReader
+    ) throws -> Bool {
+        batch.begin(partition: partition, firstOffset: place.position)
+        var any = true
+        while any, !batch.isFull {
+            any = try input.read(waitMilliseconds: 0) { record in
+                let offset = UInt64(record.offset)
+                // A position never goes back, whatever the client does.
+                guard offset >= batch.endOffset else { return true }
+                if unsafe batch.isFull || batch.count > 0 && batch.byteCount + record.value.count > batch.bytesMax {
+                    return false
+                }
+                unsafe batch.append(record.value, appendTime: record.time, offset: offset)
+                return true
+            }
+            if any, batch.count > 0, batch.byteCount + 65_536 > batch.bytesMax { break }
+        }
+        guard batch.count > 0 else { return false }
+        place.position = batch.endOffset
+        return true
+    }
+
+    package func seek(partition: Int, to offset: UInt64) throws {
+        guard let place = lock.withLock({ owned[partition] }) else { return }
+        let (low, high) = try fetcher.watermarks(configuration.input, partition)
+        var start = offset
+        if offset < UInt64(max(0, low)) {
+            guard acceptsGap || offset == 0 else {
+                throw KafkaLogError.positionDeleted(partition: partition, position: offset, first: UInt64(low))
+            }
+            if offset > 0 { log.warning("gap accepted", ["partition": partition, "from": offset, "to": low]) }
+            start = UInt64(low)
+        }
+        guard start <= UInt64(max(0, high)) else {
+            throw KafkaLogError.positionBeyondEnd(partition: partition, position: offset, end: UInt64(max(0, high)))
+        }
+        // The old reader ends first: a client reads a partition once at a time.
+        lock.withLock { place.input = nil }
+        place.position = offset
+        let input = try PartitionReader(
+            fetcher, topic: configuration.input, partition: partition, from: Int64(start), wake: wake)
+        lock.withLock { place.input = input }
+        wake.set()
+    }
+
+    package func takeOver(partition: Int) throws {
+        lock.withLock { owned[partition] = nil }
+        let place = try OwnedPartition(partition, configuration, log: log)
+        try place.takeOver()
+        // Nothing is open now: what stands in the changelog is all that there is.
+        let end = try stored.changelogEnd(of: partition)
+        lock.withLock {
+            owned[partition] = place
+            heads[partition] = end
+        }
+    }
+
+    package func commit(_ commit: StagedCommit) throws -> CommitOutcome {
+        guard let place = lock.withLock({ owned[commit.partition] }) else { return .lost }
+        let outcome = try place.commit(commit) { [stored] in try stored.changelogEnd(of: commit.partition) }
+        switch outcome {
+        case .committed:
+            unsafe recent.append(commit.partition, commit.seq, unsafe commit.changes)
+            lock.withLock { heads[commit.partition] = commit.seq }
+            onCommit?(commit.partition, commit.seq)
+        case .aborted: log.warning("aborted", ["partition": commit.partition, "seq": commit.seq])
+        case .lost:
+            log.warning("lost to another worker", ["partition": commit.partition, "seq": commit.seq])
+            lock.withLock {
+                owned[commit.partition] = nil
+                heads[commit.partition] = nil
+                retakes.append(commit.partition)
+            }
+        }
+        return outcome
+    }
+
+    /// Once a second, for lag tools alone.
+    private func reportPositions(_ now: Int64) {
+        guard now >= nextReport else { return }
+        nextReport = now + 1_000_000
+        membership.report(lock.withLock { owned.compactMapValues { $0.input == nil ? nil : $0.position } })
+    }
+
+    // MARK: reading
+
+    package func changelog(
+        of partition: Int, after seq: UInt64,
+        _ visit: (_ seq: UInt64, _ encoded: UnsafeRawBufferPointer) throws -> Bool
+    ) throws {
+        // What this process has committed lately is at hand.
+        if try unsafe recent.batches(partition, after: seq, visit) { return }
+        try unsafe stored.changelog(of: partition, after: seq, visit)
+    }
+
+    package func changelogEnd(of partition: Int) -> UInt64 { lock.withLock { heads[partition] ?? 0 } }
+
+    // MARK: ingest
+
+    package func append(_ events: borrowing AppendRequest) throws -> [Int: UInt64] { try ingest.append(events) }
+
+    package var backlog: (events: UInt64, oldestAppendTime: Int64) {
+        let waiting = lock.withLock { owned.values.reduce(0) { $0 + ($1.input?.queued ?? 0) } }
+        return (UInt64(waiting), 0)
+    }
+}

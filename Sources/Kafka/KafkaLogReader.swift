@@ -1,0 +1,221 @@
+internal import Foundation
+import Changes
+import Core
+import Service
+
+/// Reads what a log in Kafka holds. A partition that is read on where the last call ended goes on with the same fetch.
+///
+/// `@unchecked Sendable`: the readers are guarded by the lock.
+package final class KafkaLogReader: LogReader, @unchecked Sendable {
+    package let lineage: Lineage
+    package let partitions: Int
+    private let configuration: KafkaConfiguration
+    private let client: KafkaClient
+    private let lock = NSLock()
+    private var following: [Int: Following] = [:]
+
+    /// A partition of the changelog that someone follows.
+    private final class Following {
+        let reader: PartitionReader
+        /// The next record's seq.
+        var next: UInt64
+
+        init(_ reader: PartitionReader, next: UInt64) {
+            self.reader = reader
+            self.next = next
+        }
+    }
+
+    /// Fails where the topics are not there. `founds`: gives the log its lineage where it has none yet, as a core does.
+    package init(_ configuration: KafkaConfiguration, founds: Bool, log: Log) throws {
+        self.configuration = configuration
+        let hooks = ClientHooks()
+        hooks.log = log
+        client = try KafkaClient(.consumer, configuration.reading("reader"), hooks: hooks)
+        guard let partitions = try client.partitions(of: configuration.input) else {
+            throw KafkaLogError.missingTopic(configuration.input)
+        }
+        for topic in [configuration.changes, configuration.scores, configuration.deadLetters] {
+            guard let count = try client.partitions(of: topic) else { throw KafkaLogError.missingTopic(topic) }
+            guard count == partitions else {
+                throw KafkaLogError.partitionsDiffer(topic: topic, have: count, want: partitions)
+            }
+        }
+        self.partitions = partitions
+        lineage = try LineageRecord.agree(configuration, reader: client, founds: founds)
+    }
+
+    // MARK: input
+
+    package func input(
+        of partition: Int, from offset: UInt64,
+        _ visit: (_ offset: UInt64, _ event: UnsafeRawBufferPointer, _ appendTime: Int64) throws -> Bool
+    ) throws {
+        let (low, high) = try locked { try client.watermarks(configuration.input, partition) }
+        try locked {
+            try client.records(configuration.input, partition, from: max(low, Int64(offset)), to: high) { record in
+                try unsafe visit(UInt64(record.offset), record.value, record.time)
+            }
+        }
+    }
+
+    package func inputEnd(of partition: Int) throws -> UInt64 {
+        try locked { UInt64(try client.watermarks(configuration.input, partition).high) }
+    }
+
+    package func inputStart(of partition: Int) throws -> UInt64 {
+        try locked { UInt64(try client.watermarks(configuration.input, partition).low) }
+    }
+
+    // MARK: the changelog
+
+    package func changelogEnd(of partition: Int) throws -> UInt64 {
+        try locked {
+            let (low, high) = try client.watermarks(configuration.changes, partition)
+            return try lastSeq(partition, low: low, high: high)
+        }
+    }
+
+    /// The seq of the last batch before `high`; 0 where there is none.
+    private func lastSeq(_ partition: Int, low: Int64, high: Int64) throws -> UInt64 {
+        // The last record stands before a marker, and before what was aborted: look back in growing steps.
+        var step: Int64 = 8
+        var seq: UInt64 = 0
+        while high > low {
+            let from = max(low, high - step)
+            try client.records(configuration.changes, partition, from: from, to: high) { record in
+                if let found = unsafe Self.seq(record.value) { seq = found }
+                return true
+            }
+            if seq > 0 || from == low { break }
+            step *= 8
+        }
+        return seq
+    }
+
+    package func changelog(
+        of partition: Int, after seq: UInt64,
+        _ visit: (_ seq: UInt64, _ encoded: UnsafeRawBufferPointer) throws -> Bool
+    ) throws {
+        try locked {
+            let (low, high) = try client.watermarks(configuration.changes, partition)
+            guard high > low else { return }
+            let place: Following
+            if let known = following[partition], known.next == seq + 1 {
+                place = known
+            } else {
+                following[partition] = nil
+                let offset = try offset(of: seq + 1, partition, low: low, high: high)
+                guard offset < high else { return }
+                place = Following(
+                    try PartitionReader(client, topic: configuration.changes, partition: partition, from: offset),
+                    next: seq + 1)
+                following[partition] = place
+            }
+            do {
+                try place.reader.drain(configuration.changes, partition, to: high) { record in
+                    guard let found = unsafe Self.seq(record.value) else { return true }
+                    guard found >= place.next else { return true }
+                    guard found == place.next else {
+                        throw KafkaLogError.corrupt(
+                            "batch \(found) of partition \(partition) where \(place.next) was due")
+                    }
+                    let goesOn = try unsafe visit(found, record.value)
+                    place.next = found + 1
+                    return goesOn
+                }
+            } catch {
+                following[partition] = nil
+                throw error
+            }
+        }
+    }
+
+    /// The offset at which the batch `seq` stands, or one before it with no batch between. Each batch takes at least two
+    /// offsets, itself and its marker, and an aborted one takes some too: found by bisection.
+    private func offset(of seq: UInt64, _ partition: Int, low: Int64, high: Int64) throws -> Int64 {
+        var before = low  // A batch at or after it may be the one.
+        var after = high  // No batch before `seq` stands at or after it.
+        while after - before > 64 {
+            let middle = before + (after - before) / 2
+            var found: (offset: Int64, seq: UInt64)?
+            try client.records(configuration.changes, partition, from: middle, to: after) { record in
+                guard let seq = unsafe Self.seq(record.value) else { return true }
+                found = (record.offset, seq)
+                return false
+            }
+            if let found, found.seq <= seq { before = found.offset } else { after = middle }
+        }
+        return before
+    }
+
+    /// A batch's seq, read from its head; `nil` where the record is no batch.
+    static func seq(_ value: UnsafeRawBufferPointer) -> UInt64? {
+        guard value.count >= ChangeBatchHeader.byteCount,
+            unsafe UInt32(littleEndian: value.loadUnaligned(as: UInt32.self)) == ChangeBatchHeader.magic
+        else { return nil }
+        return unsafe UInt64(littleEndian: value.loadUnaligned(fromByteOffset: 40, as: UInt64.self))
+    }
+
+    // MARK: scores and dead letters
+
+    package func scores(
+        of partition: Int, after seq: UInt64,
+        _ visit: (_ seq: UInt64, _ lines: UnsafeRawBufferPointer) throws -> Bool
+    ) throws {
+        let (low, high) = try locked { try client.watermarks(configuration.scores, partition) }
+        try locked {
+            try client.records(configuration.scores, partition, from: low, to: high) { record in
+                guard let found = unsafe ScoreLine.seq(record.value) else {
+                    throw KafkaLogError.corrupt("a score without a seq")
+                }
+                return found <= seq ? true : try unsafe visit(found, record.value)
+            }
+        }
+    }
+
+    package func deadLetters(
+        of partition: Int, after seq: UInt64, _ visit: (_ seq: UInt64, _ letters: [DeadLetter]) throws -> Bool
+    ) throws {
+        let (low, high) = try locked { try client.watermarks(configuration.deadLetters, partition) }
+        try locked {
+            try client.records(configuration.deadLetters, partition, from: low, to: high) { record in
+                guard unsafe record.key.count == 8, let letters = unsafe DeadLetter.read(record.value) else {
+                    throw KafkaLogError.corrupt("dead letters")
+                }
+                let found = unsafe UInt64(littleEndian: record.key.loadUnaligned(as: UInt64.self))
+                return found <= seq ? true : try visit(found, letters)
+            }
+        }
+    }
+
+    private func locked<Result>(_ body: () throws -> Result) rethrows -> Result {
+        lock.lock()
+        defer { lock.unlock() }
+        return try body()
+    }
+}
+
+/// What is read back of a score's line.
+enum ScoreLine {
+    /// The number behind `"seq":`.
+    static func seq(_ line: UnsafeRawBufferPointer) -> UInt64? {
+        let mark = Array("\"seq\":".utf8)
+        guard line.count > mark.count else { return nil }
+        // Its place is near the line's end: ids and entities, which may say anything, stand before it.
+        var at = line.count - mark.count - 1
+        while at >= 0 {
+            if unsafe UnsafeRawBufferPointer(rebasing: line[at..<(at + mark.count)]).elementsEqual(mark) {
+                var value: UInt64 = 0
+                var index = at + mark.count
+                while index < line.count, unsafe line[index] >= 0x30, unsafe line[index] <= 0x39 {
+                    value = unsafe value &* 10 &+ UInt64(line[index] - 0x30)
+                    index += 1
+                }
+                return value
+            }
+            at -= 1
+        }
+        return nil
+    }
+}

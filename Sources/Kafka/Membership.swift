@@ -1,0 +1,94 @@
+internal import CRdkafka
+internal import Foundation
+import Service
+
+/// A worker's place in the group: which partitions are its own. It fetches nothing.
+///
+/// `@unchecked Sendable`: `pending` is guarded by the lock; one thread calls `poll`.
+@safe final class Membership: @unchecked Sendable {
+    enum Change: Equatable {
+        case assigned(Int)
+        case revoked(Int)
+    }
+
+    private let client: KafkaClient
+    private let topic: String
+    private let hooks: ClientHooks
+    private let lock = NSLock()
+    private var pending: [Change] = []
+    private var owned: Set<Int> = []
+
+    /// Joins the group. `instance` is the slot: whoever presents it has its partitions at once.
+    init(_ configuration: KafkaConfiguration, instance: String, log: Log) throws(KafkaError) {
+        topic = configuration.input
+        hooks = ClientHooks()
+        hooks.log = log
+        let box = MembershipBox()
+        hooks.membership = box
+        client = try KafkaClient(.consumer, configuration.group("group", instance: instance), hooks: hooks)
+        unsafe rd_kafka_poll_set_consumer(client.handle)
+        box.membership = self
+        let list = unsafe rd_kafka_topic_partition_list_new(1)
+        defer { unsafe rd_kafka_topic_partition_list_destroy(list) }
+        unsafe rd_kafka_topic_partition_list_add(list, topic, -1)
+        let code = unsafe rd_kafka_subscribe(client.handle, list)
+        guard code == RD_KAFKA_RESP_ERR_NO_ERROR else { throw KafkaError("join the group", code: code) }
+    }
+
+    /// Serves the group's protocol and gives what has changed, oldest first.
+    func poll() throws(KafkaError) -> Change? {
+        if let message = unsafe rd_kafka_consumer_poll(client.handle, 0) {
+            let code = unsafe message.pointee.err
+            unsafe rd_kafka_message_destroy(message)
+            if code == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID || code == RD_KAFKA_RESP_ERR__FATAL {
+                throw KafkaError("the slot was taken by another worker", code: code)
+            }
+        }
+        return lock.withLock { pending.isEmpty ? nil : pending.removeFirst() }
+    }
+
+    func isOwned(_ partition: Int) -> Bool { lock.withLock { owned.contains(partition) } }
+
+    func assigned(_ partitions: [Int]) {
+        lock.withLock {
+            owned.formUnion(partitions)
+            pending += partitions.sorted().map(Change.assigned)
+        }
+    }
+
+    func revoked(_ partitions: [Int]) {
+        lock.withLock {
+            owned.subtract(partitions)
+            // What was given and taken back before anyone looked never was.
+            for partition in partitions.sorted() {
+                if let index = pending.lastIndex(of: .assigned(partition)) {
+                    pending.remove(at: index)
+                } else {
+                    pending.append(.revoked(partition))
+                }
+            }
+        }
+    }
+
+    /// Tells the group where partitions stand, for lag tools alone. Asynchronous; nothing depends on it.
+    func report(_ positions: [Int: UInt64]) {
+        guard !positions.isEmpty else { return }
+        let list = unsafe rd_kafka_topic_partition_list_new(Int32(positions.count))
+        defer { unsafe rd_kafka_topic_partition_list_destroy(list) }
+        for (partition, offset) in positions {
+            let entry = unsafe rd_kafka_topic_partition_list_add(list, topic, Int32(partition))
+            unsafe entry?.pointee.offset = Int64(offset)
+        }
+        unsafe rd_kafka_commit(client.handle, list, 1)
+    }
+}
+
+/// What the rebalance callback reaches.
+///
+/// `@unchecked Sendable`: set once, before the group is joined.
+@safe final class MembershipBox: @unchecked Sendable {
+    weak var membership: Membership?
+
+    func assigned(_ partitions: [Int]) { membership?.assigned(partitions) }
+    func revoked(_ partitions: [Int]) { membership?.revoked(partitions) }
+}

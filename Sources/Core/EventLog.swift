@@ -28,8 +28,8 @@ package protocol EventLog: AnyObject, Sendable {
         of partition: Int, after seq: UInt64,
         _ visit: (_ seq: UInt64, _ encoded: UnsafeRawBufferPointer) throws -> Bool) throws
 
-    /// The seq of the partition's last committed batch; 0 before the first.
-    func changelogEnd(of partition: Int) -> UInt64
+    /// The seq of the partition's last committed batch; 0 before the first, `nil` where the partition is not ours.
+    func changelogEnd(of partition: Int) -> UInt64?
 }
 
 package enum LogStep: Equatable, Sendable {
@@ -182,4 +182,10 @@ package protocol IngestLog: EventLog {
 
     /// Events that were taken but not yet committed, and since when the oldest of them waits (0 for none).
     var backlog: (events: UInt64, oldestAppendTime: Int64) { get }
+
+    /// Called after each commit, on the thread that commits: wakes the relay.
+    var onCommit: (@Sendable (_ partition: Int, _ seq: UInt64) -> Void)? { get set }
+
+    /// Before a planned stop, when nothing is under way any more.
+    func close() throws
 }

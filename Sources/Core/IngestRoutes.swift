@@ -171,9 +171,10 @@ package struct IngestRoutes: Sendable {
         json.key("heads")
         json.beginArray()
         for partition in 0..<log.partitions {
+            guard let seq = log.changelogEnd(of: partition) else { continue }
             json.beginObject()
             json.member("partition", partition)
-            json.member("seq", log.changelogEnd(of: partition))
+            json.member("seq", seq)
             if let position = counts.positions[partition] {
                 json.member("digest", String(position.digest, radix: 16))
                 json.member("endOffset", position.endOffset)

@@ -107,6 +107,15 @@ package struct Pipeline: Sendable {
     /// How many reasons go with a flagged event.
     package let reasonsMax: Int
     package let limits: Limits
+    /// The `kafka` section: `topic`, and properties of the client under their own names.
+    package let kafka: [String: Setting]
+
+    /// A value as it stands, or where it is found: secrets stand in no pipeline file.
+    package enum Setting: Equatable, Sendable {
+        case text(String)
+        case environment(String)
+        case file(String)
+    }
 
     package static let idColumn = 0
     package static let timeColumn = 1

@@ -96,7 +96,7 @@ struct PipelineReader {
     mutating func pipeline(_ root: YAMLNode) throws(PipelineError) -> Pipeline {
         try check(
             root, "",
-            keys: ["pipeline", "schema", "event", "tenants", "entities", "fields", "features", "score", "limits"])
+            keys: ["pipeline", "schema", "event", "tenants", "entities", "fields", "features", "score", "limits", "kafka"])
         guard let nameNode = root["pipeline"] else {
             throw error(root, "pipeline", "missing", "name the pipeline: `pipeline: cards`")
         }
@@ -124,7 +124,7 @@ struct PipelineReader {
                     distincts: $0.distincts, windows: $0.windows)
             },
             kept: kept, features: features, featureNames: featureNames, model: score.model,
-            threshold: score.threshold, reasonsMax: score.reasons, limits: try readLimits(root))
+            threshold: score.threshold, reasonsMax: score.reasons, limits: try readLimits(root), kafka: try readKafka(root))
     }
 
     func isNameByte(_ byte: UInt8) -> Bool {
@@ -319,5 +319,30 @@ struct PipelineReader {
             limits.tailVectorsMax = try integer(value, "limits.tail_vectors", in: 1000...100_000_000)
         }
         return limits
+    }
+}
+
+extension PipelineReader {
+    /// Any property of the client: the client itself says what is wrong with one.
+    fileprivate func readKafka(_ root: YAMLNode) throws(PipelineError) -> [String: Pipeline.Setting] {
+        guard let node = root["kafka"] else { return [:] }
+        guard let pairs = node.mapping else {
+            throw error(node, "kafka", "not a mapping", "write one property a line: `bootstrap.servers: host:9092`")
+        }
+        var settings: [String: Pipeline.Setting] = [:]
+        for pair in pairs {
+            let field = "kafka.\(pair.key)"
+            guard pair.value.mapping != nil else {
+                settings[pair.key] = .text(try text(pair.value, field))
+                continue
+            }
+            try check(pair.value, field, keys: ["env", "file"])
+            if let name = pair.value["env"] {
+                settings[pair.key] = .environment(try text(name, "\(field).env"))
+            } else if let path = pair.value["file"] {
+                settings[pair.key] = .file(try text(path, "\(field).file"))
+            }
+        }
+        return settings
     }
 }

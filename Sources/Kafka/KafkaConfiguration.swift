@@ -43,8 +43,9 @@ package struct KafkaConfiguration: Sendable {
         return all
     }
 
-    /// Of a client that reads committed records from positions that we know.
-    func reading(_ name: String) -> [String: String] {
+    /// Of a client that reads committed records from positions that we know. A partition that is begun waits until the
+    /// fetch under way comes back: `fetchWait` milliseconds, where there is nothing new.
+    func reading(_ name: String, fetchWait: Int) -> [String: String] {
         client(
             name,
             [
@@ -52,7 +53,7 @@ package struct KafkaConfiguration: Sendable {
                 "check.crcs": "true", "enable.partition.eof": "true",
                 // A partition that has reached this many messages stands still for a second: the bytes bound memory.
                 "queued.min.messages": "1000000", "queued.max.messages.kbytes": "16384", "fetch.error.backoff.ms": "10",
-                "fetch.message.max.bytes": "4194304",
+                "fetch.message.max.bytes": "4194304", "fetch.wait.max.ms": "\(fetchWait)",
             ])
     }
 

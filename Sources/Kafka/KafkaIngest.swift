@@ -20,10 +20,7 @@ import Service
         let client = try KafkaClient(.producer, configuration.ingesting(), hooks: hooks)
         self.client = client
         topicName = configuration.input
-        guard let topic = unsafe rd_kafka_topic_new(client.handle, configuration.input, nil) else {
-            throw KafkaError("topic \(configuration.input)", code: rd_kafka_last_error())
-        }
-        unsafe self.topic = unsafe topic
+        unsafe topic = try unsafe client.topic(configuration.input)
         let stopping = stopping
         poller = Thread {
             while !stopping.isStopped { unsafe rd_kafka_poll(client.handle, 100) }
@@ -32,10 +29,7 @@ import Service
         poller.start()
     }
 
-    deinit {
-        stopping.stop()
-        unsafe rd_kafka_topic_destroy(topic)
-    }
+    deinit { stopping.stop() }
 
     /// Returns each partition's end after the events, when they are acknowledged.
     func append(_ request: borrowing AppendRequest) throws -> [Int: UInt64] {

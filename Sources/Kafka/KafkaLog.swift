@@ -48,7 +48,7 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
         recent = RecentBatches(partitions: stored.partitions)
         let hooks = ClientHooks()
         hooks.log = log
-        fetcher = try KafkaClient(.consumer, configuration.reading("input"), hooks: hooks)
+        fetcher = try KafkaClient(.consumer, configuration.reading("input", fetchWait: 100), hooks: hooks)
         ingest = try KafkaIngest(configuration, log: log)
         membership = try Membership(configuration, instance: configuration.instance(slot: slot), log: log)
     }
@@ -197,7 +197,12 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
         try unsafe stored.changelog(of: partition, after: seq, visit)
     }
 
-    package func changelogEnd(of partition: Int) -> UInt64 { lock.withLock { heads[partition] ?? 0 } }
+    package func changelogEnd(of partition: Int) -> UInt64? { lock.withLock { heads[partition] } }
+
+    package func close() {
+        membership.report(lock.withLock { owned.mapValues(\.position) })
+        lock.withLock { owned.removeAll() }
+    }
 
     // MARK: ingest
 

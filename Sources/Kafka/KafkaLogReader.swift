@@ -13,6 +13,8 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
     private let client: KafkaClient
     private let lock = NSLock()
     private var following: [Int: Following] = [:]
+    /// The last batch's seq, by the end of the topic at which it was found.
+    private var ends: [Int: (high: Int64, seq: UInt64)] = [:]
 
     /// A partition of the changelog that someone follows.
     private final class Following {
@@ -31,7 +33,7 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
         self.configuration = configuration
         let hooks = ClientHooks()
         hooks.log = log
-        client = try KafkaClient(.consumer, configuration.reading("reader"), hooks: hooks)
+        client = try KafkaClient(.consumer, configuration.reading("reader", fetchWait: 10), hooks: hooks)
         guard let partitions = try client.partitions(of: configuration.input) else {
             throw KafkaLogError.missingTopic(configuration.input)
         }
@@ -72,7 +74,10 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
     package func changelogEnd(of partition: Int) throws -> UInt64 {
         try locked {
             let (low, high) = try client.watermarks(configuration.changes, partition)
-            return try lastSeq(partition, low: low, high: high)
+            if let known = ends[partition], known.high == high { return known.seq }
+            let seq = try lastSeq(partition, low: low, high: high)
+            ends[partition] = (high, seq)
+            return seq
         }
     }
 

@@ -56,6 +56,11 @@ package final class Relay {
 
     private func publish(_ partition: Int) throws -> Bool {
         let end = try source.end(of: partition)
+        // Nothing there, or not ours: where it begins is found out when it is.
+        guard end > 0 else {
+            published[partition] = nil
+            return false
+        }
         let start = try published[partition] ?? begin(partition, end: end)
         var sent = start
         var full = false

@@ -52,7 +52,7 @@ final class AbortingLog: EventLog, @unchecked Sendable {
     {
         try inner.changelog(of: partition, after: seq, visit)
     }
-    func changelogEnd(of partition: Int) -> UInt64 { inner.changelogEnd(of: partition) }
+    func changelogEnd(of partition: Int) -> UInt64? { inner.changelogEnd(of: partition) }
 }
 
 /// A world's core in a temporary folder.

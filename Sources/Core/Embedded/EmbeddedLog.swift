@@ -194,7 +194,7 @@ package final class EmbeddedLog: IngestLog, @unchecked Sendable {
         _ visit: (_ seq: UInt64, _ encoded: UnsafeRawBufferPointer) throws -> Bool
     ) throws { try unsafe stored.changelog(of: partition, after: seq, visit) }
 
-    package func changelogEnd(of partition: Int) -> UInt64 {
+    package func changelogEnd(of partition: Int) -> UInt64? {
         condition.lock()
         defer { condition.unlock() }
         return state[partition].changelogEnd

@@ -4,10 +4,13 @@ import Service
 
 /// One client of librdkafka. Children retain it.
 ///
-/// `@unchecked Sendable`: "librdkafka is completely thread-safe" (INTRODUCTION.md); the rest does not change.
+/// `@unchecked Sendable`: "librdkafka is completely thread-safe" (INTRODUCTION.md); the rest is guarded by the
+/// lock.
 @safe final class KafkaClient: @unchecked Sendable {
     let handle: OpaquePointer
     private let hooks: ClientHooks
+    private let lock = NSLock()
+    private var topics: [String: OpaquePointer] = unsafe [:]
 
     enum Kind { case producer, consumer }
 
@@ -38,6 +41,7 @@ import Service
     }
 
     deinit {
+        unsafe topics.values.forEach { unsafe rd_kafka_topic_destroy($0) }
         // A consumer's close can hang for ever in this version: what is committed does not depend on it.
         unsafe rd_kafka_destroy_flags(handle, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE)
     }
@@ -57,12 +61,21 @@ import Service
         return (low, high)
     }
 
-    /// A topic's number of partitions; `nil` where it is not there.
-    func partitions(of topic: String) throws(KafkaError) -> Int? {
-        guard let local = unsafe rd_kafka_topic_new(handle, topic, nil) else {
-            throw KafkaError("topic \(topic)", code: unsafe rd_kafka_last_error())
+    /// The local handle of a topic. It lives as long as the client: a new one would wait a second for its metadata.
+    func topic(_ name: String) throws(KafkaError) -> OpaquePointer {
+        lock.lock()
+        defer { lock.unlock() }
+        if let known = unsafe topics[name] { return unsafe known }
+        guard let made = unsafe rd_kafka_topic_new(handle, name, nil) else {
+            throw KafkaError("topic \(name)", code: rd_kafka_last_error())
         }
-        defer { unsafe rd_kafka_topic_destroy(local) }
+        unsafe topics[name] = unsafe made
+        return unsafe made
+    }
+
+    /// A topic's number of partitions, asked of the brokers; `nil` where it is not there.
+    func partitions(of topic: String) throws(KafkaError) -> Int? {
+        let local = try unsafe self.topic(topic)
         var metadata: UnsafePointer<rd_kafka_metadata>?
         let code = unsafe rd_kafka_metadata(handle, 0, local, &metadata, 10_000)
         guard code == RD_KAFKA_RESP_ERR_NO_ERROR, let metadata = unsafe metadata else {

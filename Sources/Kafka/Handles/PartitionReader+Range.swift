@@ -22,7 +22,8 @@ extension PartitionReader {
         var next: Int64 = 0
         var patience = SystemClock().now + Self.patienceMicroseconds
         while going, next < end, endOffset < end {
-            let any = try read(waitMilliseconds: 100) { record in
+            // The call waits its whole time out where fewer records than it has room for are there.
+            let any = try read(waitMilliseconds: 2) { record in
                 guard going, record.offset < end else {
                     going = false
                     return false

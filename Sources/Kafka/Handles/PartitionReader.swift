@@ -32,12 +32,8 @@ internal import Foundation
         self.client = client
         self.partition = Int32(partition)
         self.capacity = capacity
+        unsafe topic = try unsafe client.topic(name)
         unsafe messages = .allocate(capacity: capacity)
-        guard let topic = unsafe rd_kafka_topic_new(client.handle, name, nil) else {
-            unsafe messages.deallocate()
-            throw KafkaError("topic \(name)", code: rd_kafka_last_error())
-        }
-        unsafe self.topic = unsafe topic
         unsafe queue = unsafe rd_kafka_queue_new(client.handle)
         self.wake = wake
         if let wake {
@@ -57,7 +53,6 @@ internal import Foundation
         if started { unsafe rd_kafka_consume_stop(topic, partition) }
         unsafe rd_kafka_queue_cb_event_enable(queue, nil, nil)
         unsafe rd_kafka_queue_destroy(queue)
-        unsafe rd_kafka_topic_destroy(topic)
         unsafe messages.deallocate()
     }
 

@@ -6,15 +6,12 @@ internal import CRdkafka
 @safe final class TransactionalProducer: @unchecked Sendable {
     private let client: KafkaClient
     private let hooks: ClientHooks
-    private var topics: [String: OpaquePointer] = unsafe [:]
     private var messages: [rd_kafka_message_t] = unsafe []
 
     init(_ properties: [String: String], hooks: ClientHooks) throws(KafkaError) {
         client = try KafkaClient(.producer, properties, hooks: hooks)
         self.hooks = hooks
     }
-
-    deinit { unsafe topics.values.forEach { unsafe rd_kafka_topic_destroy($0) } }
 
     private func check(_ operation: String, _ error: OpaquePointer?) throws(KafkaError) {
         if let error = unsafe error { throw unsafe KafkaError(operation, consuming: error) }
@@ -39,24 +36,15 @@ internal import CRdkafka
     /// Asks for a topic's metadata, so that the first transaction does not wait for it.
     func warm(_ topic: String) throws(KafkaError) { _ = try client.partitions(of: topic) }
 
-    private func topic(_ name: String) throws(KafkaError) -> OpaquePointer {
-        if let known = unsafe topics[name] { return unsafe known }
-        guard let made = unsafe rd_kafka_topic_new(client.handle, name, nil) else {
-            throw KafkaError("topic \(name)", code: unsafe rd_kafka_last_error())
-        }
-        unsafe topics[name] = unsafe made
-        return unsafe made
-    }
-
     /// Queues one message that stays where it is until the transaction ends.
     func produce(
         _ name: String, _ partition: Int, key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer
     ) throws(KafkaError) {
-        let target = try unsafe topic(name)
+        let target = try unsafe client.topic(name)
         let code = unsafe rd_kafka_produce(
             target, Int32(partition), 0, UnsafeMutableRawPointer(mutating: value.baseAddress), value.count,
             key.baseAddress, key.count, nil)
-        guard code == 0 else { throw KafkaError("produce to \(name)", code: unsafe rd_kafka_last_error()) }
+        guard code == 0 else { throw KafkaError("produce to \(name)", code: rd_kafka_last_error()) }
     }
 
     /// Queues many messages of one partition. `message` gives each one's key and value, which stay where they are until
@@ -76,7 +64,7 @@ internal import CRdkafka
             unsafe item.partition = Int32(partition)
             unsafe messages.append(item)
         }
-        let target = try unsafe topic(name)
+        let target = try unsafe client.topic(name)
         let queued = unsafe rd_kafka_produce_batch(target, Int32(partition), 0, &messages, Int32(count))
         guard queued == count else {
             let refused = unsafe messages.first { unsafe $0.err != RD_KAFKA_RESP_ERR_NO_ERROR }

@@ -18,6 +18,7 @@ enum VerifyCommand {
             CommandOption("--dir", "DIR", default: ".tideline/world", help: "The world's folder."),
             CommandOption(
                 "--pipeline", "FILE", default: Places.file("pipelines/cards.yaml"), help: "The pipeline file."),
+            LogPlace.kafkaOption,
             CommandOption("--endpoints", "FILE", help: "Compare the regions that this file names, too."),
             CommandOption("--recompute", help: "Make features and scores again, and compare them bit by bit."),
             CommandOption("--json", help: "Print JSON."),
@@ -26,16 +27,14 @@ enum VerifyCommand {
         run: { try run($0) })
 
     static func run(_ arguments: ParsedArguments) throws -> Int32 {
-        let dir = arguments.string("--dir") ?? ".tideline/world"
         let pipeline = try Pipeline(path: arguments.string("--pipeline") ?? "")
-        let scratch = NSTemporaryDirectory() + "/tideline-verify-\(ProcessInfo.processInfo.processIdentifier)"
-        defer { try? FileManager.default.removeItem(atPath: scratch) }
-        let reader = try EmbeddedLogReader(following: "\(dir)/log", scratch: scratch)
-        var verification = Verification(reader: reader, pipeline: pipeline)
+        let place = try LogPlace.Reading(arguments, pipeline, role: "verify")
+        defer { place.end() }
+        var verification = Verification(reader: place.reader, pipeline: pipeline)
         // Regions first, then the log: what a region holds is then in the log that is read.
         let endpoints = arguments.string("--endpoints") == nil ? nil : try Endpoints(arguments)
         let statuses = endpoints?.regions.mapValues { Endpoints.status($0) } ?? [:]
-        try reader.store.catchUp()
+        try place.catchUp()
         try verification.readLog()
         verification.compare(statuses)
         if arguments.flag("--recompute") { try verification.recompute(model: ModelFile.load(pipeline)) }

@@ -3,13 +3,14 @@ import Core
 import Features
 import Foundation
 import HTTP
+import Kafka
 import NATS
 import Replicate
 import Scoring
 import Service
 import Storage
 
-/// `tideline core`: the embedded log, the scoring loop, ingest, and a relay in the same process.
+/// `tideline core`: the log, the scoring loop, ingest, and a relay in the same process.
 enum CoreCommand {
     static let command = Command(
         name: "core", summary: "Score every event exactly once, and commit it to the log.",
@@ -22,6 +23,11 @@ enum CoreCommand {
             CommandOption(
                 "--pipeline", "FILE", default: Places.file("pipelines/cards.yaml"), help: "The pipeline file."),
             CommandOption("--partitions", "N", help: "Partitions of a new log (default 4)."),
+            LogPlace.kafkaOption,
+            CommandOption(
+                "--slot", "N", help: "This core's place among the cores of a Kafka log (default: a free one)."),
+            CommandOption(
+                "--accept-gap", help: "Go on where Kafka's retention has deleted events that were not scored."),
             CommandOption("--port", "PORT", default: "8400", help: "HTTP port on 127.0.0.1; 0 takes a free one."),
             CommandOption("--nats", "URL", help: "The bus, such as nats://127.0.0.1:8422."),
             CommandOption("--batch", "N", default: "2000", help: "Events of one transaction at most."),
@@ -37,9 +43,7 @@ enum CoreCommand {
         let model = try ModelFile.load(pipeline)
         let port = UInt16(try arguments.int("--port", in: 0...65535) ?? 8400)
         try FileManager.default.createDirectory(atPath: dir, withIntermediateDirectories: true)
-        let eventLog = try EmbeddedLog(
-            path: "\(dir)/log", partitions: try arguments.int("--partitions", in: 1...1024),
-            lingerMicroseconds: pipeline.limits.latencyBudgetMicroseconds / 4)
+        let eventLog = try openLog(arguments, pipeline, dir: dir, log: log)
         let figures = CoreFigures()
         let loop = try ScoringLoop(
             log: eventLog, view: try View(path: "\(dir)/core"), pipeline: pipeline, model: model, figures: figures,
@@ -59,8 +63,26 @@ enum CoreCommand {
         return asked && clean ? 0 : 1
     }
 
+    private static func openLog(
+        _ arguments: ParsedArguments, _ pipeline: Pipeline, dir: String, log: Log
+    ) throws -> any IngestLog {
+        let partitions = try arguments.int("--partitions", in: 1...1024)
+        guard let configuration = try LogPlace.kafka(arguments, pipeline) else {
+            return try EmbeddedLog(
+                path: "\(dir)/log", partitions: partitions,
+                lingerMicroseconds: pipeline.limits.latencyBudgetMicroseconds / 4)
+        }
+        let topics = try KafkaTopics(configuration, log: log)
+        for made in try topics.create(partitions: partitions ?? 4) {
+            log.info("topic made", ["topic": made.name, "partitions": made.partitions])
+        }
+        let slot = try arguments.int("--slot", in: 0...9999) ?? topics.freeSlot()
+        log.info("slot", ["slot": slot, "group": configuration.group])
+        return try KafkaLog(configuration, slot: slot, acceptsGap: arguments.flag("--accept-gap"), log: log)
+    }
+
     private static func makeServer(
-        port: UInt16, eventLog: EmbeddedLog, pipeline: Pipeline, figures: CoreFigures,
+        port: UInt16, eventLog: any IngestLog, pipeline: Pipeline, figures: CoreFigures,
         relayMetrics: @escaping @Sendable () -> String
     ) -> HTTPServer {
         var router = Router()
@@ -84,7 +106,7 @@ enum CoreCommand {
 /// `@unchecked Sendable`: the scoring loop is touched by its own thread until that has ended.
 final class CoreRole: @unchecked Sendable {
     private let log: Log
-    private let eventLog: EmbeddedLog
+    private let eventLog: any IngestLog
     private let loop: ScoringLoop
     private let figures: CoreFigures
     private let stopping = StopSignal()
@@ -95,7 +117,7 @@ final class CoreRole: @unchecked Sendable {
     /// What the relay has sent, as Prometheus text; nothing without one.
     private(set) var relayMetrics: @Sendable () -> String = { "" }
 
-    init(log: Log, eventLog: EmbeddedLog, loop: ScoringLoop, figures: CoreFigures) {
+    init(log: Log, eventLog: any IngestLog, loop: ScoringLoop, figures: CoreFigures) {
         self.log = log
         self.eventLog = eventLog
         self.loop = loop

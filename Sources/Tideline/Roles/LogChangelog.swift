@@ -4,13 +4,13 @@ import Replicate
 
 /// The core's own log, as its relay reads it.
 struct OwnChangelog: ChangelogSource {
-    let log: any EventLog
+    let log: any IngestLog
     let figures: CoreFigures
 
     var lineage: Lineage { log.lineage }
     var partitions: Int { log.partitions }
 
-    func end(of partition: Int) -> UInt64 { log.changelogEnd(of: partition) }
+    func end(of partition: Int) -> UInt64 { log.changelogEnd(of: partition) ?? 0 }
 
     func batches(
         of partition: Int, after seq: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool
@@ -18,7 +18,7 @@ struct OwnChangelog: ChangelogSource {
 
     func head(of partition: Int) -> Heartbeat.Head? {
         let position = figures.current.positions[partition]
-        let end = log.changelogEnd(of: partition)
+        guard let end = log.changelogEnd(of: partition) else { return nil }
         guard let position, position.seq == end else {
             return .init(partition: UInt32(partition), seq: end, digest: 0, commitTime: 0, watermark: 0)
         }

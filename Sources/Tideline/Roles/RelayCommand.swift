@@ -17,6 +17,7 @@ enum RelayCommand {
             CommandOption("--dir", "DIR", default: ".tideline/world", help: "Folder of the log."),
             CommandOption(
                 "--pipeline", "FILE", default: Places.file("pipelines/cards.yaml"), help: "The pipeline file."),
+            LogPlace.kafkaOption,
             CommandOption("--nats", "URL", default: "nats://127.0.0.1:8422", help: "The bus."),
         ],
         examples: ["tideline relay --dir /var/lib/tideline --nats nats://127.0.0.1:8422"],
@@ -25,19 +26,18 @@ enum RelayCommand {
     static func run(_ arguments: ParsedArguments) throws -> Int32 {
         RoleShell.prepare()
         let log = Log(role: "relay")
-        let dir = arguments.string("--dir") ?? ".tideline/world"
         let pipeline = try Pipeline(path: arguments.string("--pipeline") ?? "")
-        let scratch = NSTemporaryDirectory() + "/tideline-relay-\(ProcessInfo.processInfo.processIdentifier)"
-        defer { try? FileManager.default.removeItem(atPath: scratch) }
-        let reader = try EmbeddedLogReader(following: "\(dir)/log", scratch: scratch)
+        let place = try LogPlace.Reading(arguments, pipeline, role: "relay")
+        defer { place.end() }
+        let reader = place.reader
         let publisher = try JetStreamPublisher(
             url: arguments.string("--nats") ?? "", pipeline: pipeline.name, log: log)
         let relay = Relay(source: FollowedChangelog(reader: reader), publisher: publisher, log: log)
         let stopping = StopSignal()
         let failed = StopSignal()
         let thread = start(
-            relay, publisher: publisher, wake: WakeSignal(), stopping: stopping, log: log, pollMicroseconds: 5000,
-            before: { try reader.store.catchUp() })
+            relay, publisher: publisher, wake: WakeSignal(), stopping: stopping, log: log,
+            pollMicroseconds: place.isKafka ? 50_000 : 5000, before: place.catchUp)
         log.info("ready", ["lineage": reader.lineage])
         let asked = RoleShell.waitForEnd(failed)
         stopping.stop()

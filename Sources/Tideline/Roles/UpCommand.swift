@@ -15,6 +15,7 @@ enum UpCommand {
             CommandOption(
                 "--pipeline", "FILE", default: Places.file("pipelines/cards.yaml"), help: "The pipeline file."),
             CommandOption("--partitions", "N", help: "Partitions of a new log (default 4)."),
+            LogPlace.kafkaOption,
             CommandOption("--regions", "LIST", default: "eu,us,ap", help: "Names of the regions."),
             CommandOption(
                 "--rate", "N", default: "1000", help: "Events a second that the generator makes; 0 for none."),
@@ -48,7 +49,7 @@ enum UpCommand {
             .init(
                 dir: arguments.string("--dir") ?? ".tideline/world",
                 pipeline: arguments.string("--pipeline") ?? "",
-                partitions: try arguments.int("--partitions", in: 1...1024),
+                partitions: try arguments.int("--partitions", in: 1...1024), kafka: arguments.string("--kafka"),
                 regions: regions, rate: rate, freePorts: arguments.string("--ports") != nil,
                 endpoints: arguments.string("--endpoints")))
         defer { world.stop() }

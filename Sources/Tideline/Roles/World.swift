@@ -8,6 +8,7 @@ final class World {
         var dir: String
         var pipeline: String
         var partitions: Int?
+        var kafka: String?
         var regions: [String]
         var rate: String
         var freePorts: Bool
@@ -99,6 +100,7 @@ final class World {
             "--nats", url("nats"),
         ]
         if let partitions = configuration.partitions { core += ["--partitions", "\(partitions)"] }
+        if let kafka = configuration.kafka { core += ["--kafka", kafka] }
         child("core", core)
         for region in configuration.regions {
             let peers = configuration.regions.filter { $0 != region }.map { "\($0)=\(url("edge-\($0)"))" }
@@ -163,7 +165,8 @@ final class World {
         var regions: [String: String] = [:]
         for region in configuration.regions { regions[region] = url("edge-\(region)") }
         let content: [String: Any] = [
-            "core": url("core"), "console": NSNull(), "nats": url("nats"), "kafka": NSNull(), "regions": regions,
+            "core": url("core"), "console": NSNull(), "nats": url("nats"),
+            "kafka": configuration.kafka.map { $0 as Any } ?? NSNull(), "regions": regions,
             "pids": pids.mapValues { Int($0) },
         ]
         let data = try JSONSerialization.data(

@@ -96,7 +96,9 @@ struct PipelineReader {
     mutating func pipeline(_ root: YAMLNode) throws(PipelineError) -> Pipeline {
         try check(
             root, "",
-            keys: ["pipeline", "schema", "event", "tenants", "entities", "fields", "features", "score", "limits", "kafka"])
+            keys: [
+                "pipeline", "schema", "event", "tenants", "entities", "fields", "features", "score", "limits", "kafka",
+            ])
         guard let nameNode = root["pipeline"] else {
             throw error(root, "pipeline", "missing", "name the pipeline: `pipeline: cards`")
         }
@@ -124,7 +126,8 @@ struct PipelineReader {
                     distincts: $0.distincts, windows: $0.windows)
             },
             kept: kept, features: features, featureNames: featureNames, model: score.model,
-            threshold: score.threshold, reasonsMax: score.reasons, limits: try readLimits(root), kafka: try readKafka(root))
+            threshold: score.threshold, reasonsMax: score.reasons, limits: try readLimits(root),
+            kafka: try readKafka(root))
     }
 
     func isNameByte(_ byte: UInt8) -> Bool {

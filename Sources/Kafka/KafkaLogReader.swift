@@ -13,13 +13,14 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
     private let client: KafkaClient
     private let lock = NSLock()
     private var following: [Int: Following] = [:]
+    private var followingInput: [Int: Following] = [:]
     /// The last batch's seq, by the end of the topic at which it was found.
     private var ends: [Int: (high: Int64, seq: UInt64)] = [:]
 
-    /// A partition of the changelog that someone follows.
+    /// A partition that someone reads on and on.
     private final class Following {
         let reader: PartitionReader
-        /// The next record's seq.
+        /// The next record's seq, of input its offset.
         var next: UInt64
 
         init(_ reader: PartitionReader, next: UInt64) {
@@ -53,11 +54,42 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
         of partition: Int, from offset: UInt64,
         _ visit: (_ offset: UInt64, _ event: UnsafeRawBufferPointer, _ appendTime: Int64) throws -> Bool
     ) throws {
-        let (low, high) = try locked { try client.watermarks(configuration.input, partition) }
         try locked {
-            try client.records(configuration.input, partition, from: max(low, Int64(offset)), to: high) { record in
-                try unsafe visit(UInt64(record.offset), record.value, record.time)
+            try follow(
+                \.followingInput, configuration.input, partition, from: offset, keepsLast: true,
+                begin: { low, _ in max(low, Int64(offset)) },
+                { place, record in
+                    let goesOn = try unsafe visit(UInt64(record.offset), record.value, record.time)
+                    place.next = UInt64(record.offset) + (goesOn ? 1 : 0)
+                    return goesOn
+                })
+        }
+    }
+
+    /// Reads a partition on where the last call ended, or begins anew. What is fetched already needs no broker.
+    private func follow(
+        _ known: ReferenceWritableKeyPath<KafkaLogReader, [Int: Following]>, _ topic: String, _ partition: Int,
+        from next: UInt64, keepsLast: Bool, begin: (_ low: Int64, _ high: Int64) throws -> Int64,
+        _ visit: (Following, PartitionReader.Record) throws -> Bool
+    ) throws {
+        do {
+            if let place = self[keyPath: known][partition], place.next == next {
+                if try place.reader.visitFetched(keepsLast: keepsLast, { try visit(place, $0) }) { return }
+                let high = try client.watermarks(topic, partition).high
+                return try place.reader.drain(topic, partition, to: high, keepsLast: keepsLast) { try visit(place, $0) }
             }
+            // A client reads a partition once at a time.
+            self[keyPath: known][partition] = nil
+            let (low, high) = try client.watermarks(topic, partition)
+            let offset = high > low ? try begin(low, high) : high
+            guard offset < high else { return }
+            let reader = try PartitionReader(client, topic: topic, partition: partition, from: offset)
+            let place = Following(reader, next: next)
+            self[keyPath: known][partition] = place
+            try reader.drain(topic, partition, to: high, keepsLast: keepsLast) { try visit(place, $0) }
+        } catch {
+            self[keyPath: known][partition] = nil
+            throw error
         }
     }
 
@@ -103,36 +135,18 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
         _ visit: (_ seq: UInt64, _ encoded: UnsafeRawBufferPointer) throws -> Bool
     ) throws {
         try locked {
-            let (low, high) = try client.watermarks(configuration.changes, partition)
-            guard high > low else { return }
-            let place: Following
-            if let known = following[partition], known.next == seq + 1 {
-                place = known
-            } else {
-                following[partition] = nil
-                let offset = try offset(of: seq + 1, partition, low: low, high: high)
-                guard offset < high else { return }
-                place = Following(
-                    try PartitionReader(client, topic: configuration.changes, partition: partition, from: offset),
-                    next: seq + 1)
-                following[partition] = place
-            }
-            do {
-                try place.reader.drain(configuration.changes, partition, to: high) { record in
-                    guard let found = unsafe Self.seq(record.value) else { return true }
-                    guard found >= place.next else { return true }
+            try follow(
+                \.following, configuration.changes, partition, from: seq + 1, keepsLast: false,
+                begin: { try self.offset(of: seq + 1, partition, low: $0, high: $1) },
+                { place, record in
+                    guard let found = unsafe Self.seq(record.value), found >= place.next else { return true }
                     guard found == place.next else {
                         throw KafkaLogError.corrupt(
                             "batch \(found) of partition \(partition) where \(place.next) was due")
                     }
-                    let goesOn = try unsafe visit(found, record.value)
                     place.next = found + 1
-                    return goesOn
-                }
-            } catch {
-                following[partition] = nil
-                throw error
-            }
+                    return try unsafe visit(found, record.value)
+                })
         }
     }
 

@@ -14,7 +14,7 @@ struct LogSource: ChangelogSource {
     let figures: CoreFigures
     var lineage: Lineage { log.lineage }
     var partitions: Int { log.partitions }
-    func end(of partition: Int) -> UInt64 { log.changelogEnd(of: partition) }
+    func end(of partition: Int) -> UInt64 { log.changelogEnd(of: partition) ?? 0 }
     func batches(of partition: Int, after seq: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool) throws
     {
         try log.changelog(of: partition, after: seq, visit)

@@ -10,12 +10,13 @@ enum ImportTable {
         "Scoring": ["Changes", "Features", "CForest"],
         "HTTP": ["CMicroHTTPD", "CCurl"],
         "Core": ["Service", "Changes", "Storage", "Features", "Scoring", "HTTP"],
+        "Kafka": ["Service", "Changes", "Core", "CRdkafka"],
         "Replicate": ["Service", "Changes", "Storage"],
         "NATS": ["Service", "Changes", "Replicate", "CNATS"],
         "Edge": ["Service", "Changes", "Storage", "Vectors", "Features", "Scoring", "Replicate", "HTTP"],
         "Tideline": [
-            "Service", "Changes", "Storage", "Vectors", "Features", "Scoring", "HTTP", "Core", "Replicate", "NATS",
-            "Edge", "CProcess", "CZlib",
+            "Service", "Changes", "Storage", "Vectors", "Features", "Scoring", "HTTP", "Core", "Kafka",
+            "Replicate", "NATS", "Edge", "CProcess", "CZlib",
         ],
     ]
 

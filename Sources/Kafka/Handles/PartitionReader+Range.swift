@@ -15,9 +15,24 @@ extension KafkaClient {
 extension PartitionReader {
     private static let patienceMicroseconds: Int64 = 30_000_000
 
+    /// Visits the records that are fetched already, while `visit` says so. Returns whether it said no.
+    func visitFetched(keepsLast: Bool, _ visit: (Record) throws -> Bool) throws -> Bool {
+        guard fetched > 0 else { return false }
+        var going = true
+        _ = try read(waitMilliseconds: 0) { record in
+            guard going else { return false }
+            going = try visit(record)
+            return going || !keepsLast
+        }
+        return !going
+    }
+
     /// Visits records up to `end`, while `visit` says so. Ends at the position or at the partition's end: what lies
-    /// before `end` may be markers, which are never delivered.
-    func drain(_ topic: String, _ partition: Int, to end: Int64, _ visit: (Record) throws -> Bool) throws {
+    /// before `end` may be markers, which are never delivered. `keepsLast`: a record for which `visit` says no is handed
+    /// over again.
+    func drain(
+        _ topic: String, _ partition: Int, to end: Int64, keepsLast: Bool = false, _ visit: (Record) throws -> Bool
+    ) throws {
         var going = true
         var next: Int64 = 0
         var patience = SystemClock().now + Self.patienceMicroseconds
@@ -30,7 +45,7 @@ extension PartitionReader {
                 }
                 next = record.offset + 1
                 going = try visit(record)
-                return true
+                return going || !keepsLast
             }
             if any { patience = SystemClock().now + Self.patienceMicroseconds }
             guard SystemClock().now < patience else { throw KafkaLogError.noEnd(topic: topic, partition: partition) }

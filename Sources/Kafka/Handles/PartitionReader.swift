@@ -65,8 +65,11 @@ internal import Foundation
         end = 0
     }
 
+    /// Records that `read` hands over without asking the library.
+    var fetched: Int { end - first }
+
     /// Records that wait, at least.
-    var waiting: Int { end - first + queued }
+    var waiting: Int { fetched + queued }
 
     /// Those of them that the library still has. Any thread may ask.
     var queued: Int { unsafe Int(rd_kafka_queue_length(queue)) }

@@ -72,11 +72,12 @@ struct Verification {
                 return true
             }
             digests.append(trail)
-            try reader.deadLetters(of: partition, after: 0) { _, letters in
+            try reader.deadLetters(of: partition, after: 0) { seq, letters in
+                guard seq < expected else { return false }
                 for letter in letters { dead.insert(letter.offset) }
                 return true
             }
-            try checkScores(partition, offsets)
+            try checkScores(partition, offsets, through: expected - 1)
             deadLetters += UInt64(dead.count)
             duplicates += dropped
             events += inputEnd
@@ -87,9 +88,10 @@ struct Verification {
     }
 
     /// Each scored event has its line among the scores, once.
-    private mutating func checkScores(_ partition: Int, _ offsets: Set<UInt64>) throws {
+    private mutating func checkScores(_ partition: Int, _ offsets: Set<UInt64>, through last: UInt64) throws {
         var lines = 0
-        try unsafe reader.scores(of: partition, after: 0) { _, bytes in
+        try unsafe reader.scores(of: partition, after: 0) { seq, bytes in
+            guard seq <= last else { return false }
             // A record of Kafka's is one line without an end.
             unsafe lines += bytes.reduce(0) { $0 + ($1 == 0x0A ? 1 : 0) } + (bytes.last == 0x0A ? 0 : 1)
             return true

@@ -177,8 +177,11 @@ package protocol LogReader: AnyObject, Sendable {
 package protocol IngestLog: EventLog {
     var reader: any LogReader { get }
 
-    /// Appends events, each to its partition, and returns when they are durable: each partition's end after them.
-    func append(_ events: borrowing AppendRequest) throws -> [Int: UInt64]
+    /// Appends events, each to its partition. `acknowledged` is called when they are durable, with each partition's end
+    /// after them, or with what went wrong: perhaps before this returns, perhaps on another thread.
+    func append(
+        _ events: borrowing AppendRequest,
+        acknowledged: @escaping @Sendable (Result<[Int: UInt64], any Error>) -> Void) throws
 
     /// Events that were taken but not yet committed, and since when the oldest of them waits (0 for none).
     var backlog: (events: UInt64, oldestAppendTime: Int64) { get }
@@ -188,4 +191,11 @@ package protocol IngestLog: EventLog {
 
     /// Before a planned stop, when nothing is under way any more.
     func close() throws
+}
+
+/// The log takes no more events for now.
+package struct LogBusy: Error, CustomStringConvertible {
+    package let description: String
+
+    package init(_ description: String) { self.description = description }
 }

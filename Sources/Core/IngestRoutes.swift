@@ -38,7 +38,7 @@ package struct IngestRoutes: Sendable {
 
     // MARK: ingest
 
-    private struct Refused {
+    private struct Refused: Sendable {
         var line: Int
         var reason: String
     }
@@ -46,10 +46,7 @@ package struct IngestRoutes: Sendable {
     /// One JSON object, or one a line. Answers when the events are on the disk.
     private func ingest(_ request: borrowing Request) throws -> Response {
         guard log.backlog.events < Self.backlogMax else {
-            var problem = Problem(
-                status: 503, detail: "events come in faster than they are scored; send them again later")
-            problem.headers.append("Retry-After", 1)
-            throw problem
+            throw Self.unavailable("events come in faster than they are scored")
         }
         var append = AppendRequest()
         var refused: [Refused] = []
@@ -73,12 +70,42 @@ package struct IngestRoutes: Sendable {
         guard lines > 0 else {
             throw Problem.badRequest("the body holds no event: send one JSON object, or one a line")
         }
-        let ends = append.count > 0 ? try log.append(append) : [:]
-        var json = request.makeWriter()
+        let accepted = append.count
+        guard accepted > 0 else { return answer(accepted: 0, refused, refusedCount, ends: [:]) }
+        let pending = PendingAppend()
+        do {
+            try log.append(append) { pending.finish($0) }
+        } catch let busy as LogBusy {
+            throw Self.unavailable(busy.description)
+        }
+        let routes = self
+        let (named, count) = (refused, refusedCount)
+        let response: @Sendable (Result<[Int: UInt64], any Error>) -> Response = { result in
+            switch result {
+            case .success(let ends): routes.answer(accepted: accepted, named, count, ends: ends)
+            case .failure(let error): Self.unavailable("the log did not take the events: \(error)").response
+            }
+        }
+        if let result = pending.result { return response(result) }
+        let late = Self.unavailable("the log has not acknowledged the events yet; they may be taken all the same")
+        return .deferred(timeout: .seconds(20), fallback: late.response) { responder in
+            pending.whenFinished { responder.respond(response($0)) }
+        }
+    }
+
+    /// Sending again is safe: what was taken already is dropped by its id.
+    private static func unavailable(_ detail: String) -> Problem {
+        var problem = Problem(status: 503, detail: detail + "; send them again later")
+        problem.headers.append("Retry-After", 1)
+        return problem
+    }
+
+    private func answer(accepted: Int, _ refused: [Refused], _ refusedCount: Int, ends: [Int: UInt64]) -> Response {
+        var json = JSONWriter()
         json.beginObject()
-        json.member("accepted", append.count)
+        json.member("accepted", accepted)
         json.member("refused", refusedCount)
-        if append.count > 0 { json.member("token", token(ends)) }
+        if accepted > 0 { json.member("token", token(ends)) }
         json.key("errors")
         json.beginArray()
         for item in refused {
@@ -89,7 +116,7 @@ package struct IngestRoutes: Sendable {
         }
         json.endArray()
         json.endObject()
-        return .json(json, status: append.count > 0 ? 202 : 422)
+        return .json(json, status: accepted > 0 ? 202 : 422)
     }
 
     private func token(_ ends: [Int: UInt64]) -> String {
@@ -269,5 +296,32 @@ private final class DecoderPool: @unchecked Sendable {
         let decoder = lock.withLock { idle.popLast() } ?? EventDecoder(pipeline)
         defer { lock.withLock { idle.append(decoder) } }
         return try use(decoder)
+    }
+}
+
+/// A request's events on their way into the log.
+///
+/// `@unchecked Sendable`: guarded by the lock.
+private final class PendingAppend: @unchecked Sendable {
+    private let lock = NSLock()
+    private var finished: Result<[Int: UInt64], any Error>?
+    private var waiting: (@Sendable (Result<[Int: UInt64], any Error>) -> Void)?
+
+    var result: Result<[Int: UInt64], any Error>? { lock.withLock { finished } }
+
+    func finish(_ result: Result<[Int: UInt64], any Error>) {
+        let call = lock.withLock {
+            finished = result
+            return waiting
+        }
+        call?(result)
+    }
+
+    func whenFinished(_ call: @escaping @Sendable (Result<[Int: UInt64], any Error>) -> Void) {
+        let result = lock.withLock {
+            if finished == nil { waiting = call }
+            return finished
+        }
+        if let result { call(result) }
     }
 }

@@ -31,63 +31,65 @@ import Service
 
     deinit { stopping.stop() }
 
-    /// Returns each partition's end after the events, when they are acknowledged.
-    func append(_ request: borrowing AppendRequest) throws -> [Int: UInt64] {
-        let delivery = Delivery(expected: request.count)
+    /// Queues events; `acknowledged` is called on the client's thread when all brokers in sync have them.
+    ///
+    /// Fails at once where the queue is full, as when the brokers are away: some of the events may be taken then, and
+    /// sending all of them again is safe, since duplicates are dropped by id.
+    func append(
+        _ request: borrowing AppendRequest,
+        acknowledged: @escaping @Sendable (Result<[Int: UInt64], any Error>) -> Void
+    ) throws {
+        let delivery = Delivery(expected: request.count, acknowledged)
         unsafe try request.forEach { partition, event in
             // The library keeps one reference a message, and gives it back with the report.
             let reference = unsafe Unmanaged.passRetained(delivery)
-            while true {
-                let code = unsafe rd_kafka_produce(
-                    topic, Int32(partition), Int32(RD_KAFKA_MSG_F_COPY),
-                    UnsafeMutableRawPointer(mutating: event.baseAddress),
-                    event.count, nil, 0, reference.toOpaque())
-                if code == 0 { break }
+            let code = unsafe rd_kafka_produce(
+                topic, Int32(partition), Int32(RD_KAFKA_MSG_F_COPY),
+                UnsafeMutableRawPointer(mutating: event.baseAddress),
+                event.count, nil, 0, reference.toOpaque())
+            guard code == 0 else {
                 let reason = rd_kafka_last_error()
-                guard reason == RD_KAFKA_RESP_ERR__QUEUE_FULL else {
-                    unsafe reference.release()
-                    throw KafkaError("produce to \(topicName)", code: reason)
-                }
-                Thread.sleep(forTimeInterval: 0.002)
+                unsafe reference.release()
+                delivery.abandon()
+                throw reason == RD_KAFKA_RESP_ERR__QUEUE_FULL
+                    ? LogBusy("the brokers take events slower than they come, or are away")
+                    : KafkaError("produce to \(topicName)", code: reason)
             }
         }
-        return try delivery.wait(seconds: 20)
     }
 }
 
 /// One request's messages on their way.
 ///
-/// `@unchecked Sendable`: guarded by the condition.
+/// `@unchecked Sendable`: guarded by the lock.
 @safe final class Delivery: @unchecked Sendable {
-    private let condition = NSCondition()
+    private let lock = NSLock()
     private var open: Int
     private var ends: [Int: UInt64] = [:]
     private var failure: KafkaError?
 
-    init(expected: Int) { open = expected }
+    private var acknowledged: (@Sendable (Result<[Int: UInt64], any Error>) -> Void)?
 
-    func done(partition: Int, offset: Int64, code: rd_kafka_resp_err_t) {
-        condition.lock()
-        open -= 1
-        if code == RD_KAFKA_RESP_ERR_NO_ERROR {
-            ends[partition] = max(ends[partition] ?? 0, UInt64(max(0, offset)) + 1)
-        } else if failure == nil {
-            failure = KafkaError("produce", code: code)
-        }
-        if open == 0 { condition.broadcast() }
-        condition.unlock()
+    init(expected: Int, _ acknowledged: @escaping @Sendable (Result<[Int: UInt64], any Error>) -> Void) {
+        open = expected
+        self.acknowledged = acknowledged
     }
 
-    func wait(seconds: Double) throws -> [Int: UInt64] {
-        let deadline = Date(timeIntervalSinceNow: seconds)
-        condition.lock()
-        defer { condition.unlock() }
-        while open > 0 {
-            guard condition.wait(until: deadline) else {
-                throw KafkaError("produce", code: RD_KAFKA_RESP_ERR__TIMED_OUT)
+    /// Nobody waits any more.
+    func abandon() { lock.withLock { acknowledged = nil } }
+
+    func done(partition: Int, offset: Int64, code: rd_kafka_resp_err_t) {
+        let call: (() -> Void)? = lock.withLock {
+            open -= 1
+            if code == RD_KAFKA_RESP_ERR_NO_ERROR {
+                ends[partition] = max(ends[partition] ?? 0, UInt64(max(0, offset)) + 1)
+            } else if failure == nil {
+                failure = KafkaError("produce", code: code)
             }
+            guard open == 0, let acknowledged else { return nil }
+            let result: Result<[Int: UInt64], any Error> = failure.map { .failure($0) } ?? .success(ends)
+            return { acknowledged(result) }
         }
-        if let failure { throw failure }
-        return ends
+        call?()
     }
 }

@@ -206,7 +206,10 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
 
     // MARK: ingest
 
-    package func append(_ events: borrowing AppendRequest) throws -> [Int: UInt64] { try ingest.append(events) }
+    package func append(
+        _ events: borrowing AppendRequest,
+        acknowledged: @escaping @Sendable (Result<[Int: UInt64], any Error>) -> Void
+    ) throws { try ingest.append(events, acknowledged: acknowledged) }
 
     package var backlog: (events: UInt64, oldestAppendTime: Int64) {
         let waiting = lock.withLock { owned.values.reduce(0) { $0 + ($1.input?.queued ?? 0) } }

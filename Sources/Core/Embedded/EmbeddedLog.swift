@@ -92,6 +92,11 @@ package final class EmbeddedLog: IngestLog, @unchecked Sendable {
         return ends
     }
 
+    package func append(
+        _ events: borrowing AppendRequest,
+        acknowledged: @escaping @Sendable (Result<[Int: UInt64], any Error>) -> Void
+    ) throws { acknowledged(.success(try append(events))) }
+
     /// Events that were taken but not yet committed, and since when the oldest of them waits (0 for none).
     package var backlog: (events: UInt64, oldestAppendTime: Int64) {
         condition.lock()

@@ -18,7 +18,8 @@ struct CommittedBatch {
                 let frontier = try unsafe ChangeBatch(decoding: encoded).frontier
                 batches.append(
                     CommittedBatch(
-                        partition: partition, seq: seq, order: frontier.reduce(seq) { $0 + $1.seq }, frontier: frontier))
+                        partition: partition, seq: seq, order: frontier.reduce(seq) { $0 + $1.seq }, frontier: frontier)
+                )
                 return true
             }
         }

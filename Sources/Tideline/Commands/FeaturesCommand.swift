@@ -65,6 +65,7 @@ enum FeaturesCommand {
             """,
         options: [
             CommandOption("--dir", "DIR", default: ".tideline/world", help: "The world's folder."),
+            LogPlace.kafkaOption,
             CommandOption(
                 "--pipeline", "FILE", default: Places.file("pipelines/cards.yaml"), help: "The pipeline file."),
             CommandOption("--out", "FILE", help: "The rows, as NDJSON; - is standard output."),
@@ -111,13 +112,11 @@ enum FeaturesCommand {
 
     private static func rows(_ arguments: ParsedArguments) throws -> Int32 {
         guard let output = arguments.string("--out") else { throw UsageError("features rows needs --out FILE") }
-        let dir = arguments.string("--dir") ?? ".tideline/world"
         let pipeline = try Pipeline(path: arguments.string("--pipeline") ?? "")
-        let scratch = NSTemporaryDirectory() + "/tideline-rows-\(ProcessInfo.processInfo.processIdentifier)"
-        defer { try? FileManager.default.removeItem(atPath: scratch) }
-        let reader = try EmbeddedLogReader(following: "\(dir)/log", scratch: scratch)
-        try reader.store.catchUp()
-        let export = try RowExport(reader, pipeline, to: OutputFile(path: output))
+        let place = try LogPlace.Reading(arguments, pipeline, role: "rows")
+        defer { place.end() }
+        try place.catchUp()
+        let export = try RowExport(place.reader, pipeline, to: OutputFile(path: output))
         let progress = ProgressLine()
         try export.run { done, batches in
             progress.show { "\(export.scored) rows, \(done) of \(batches) batches" }

@@ -1,3 +1,4 @@
+import Features
 import Foundation
 import Glibc
 
@@ -49,7 +50,8 @@ enum UpCommand {
             .init(
                 dir: arguments.string("--dir") ?? ".tideline/world",
                 pipeline: arguments.string("--pipeline") ?? "",
-                partitions: try arguments.int("--partitions", in: 1...1024), kafka: arguments.string("--kafka"),
+                partitions: try arguments.int("--partitions", in: 1...1024), kafka: try LogPlace.kafka(arguments, Pipeline(path: arguments.string("--pipeline") ?? ""))?
+                    .bootstrapServers,
                 regions: regions, rate: rate, freePorts: arguments.string("--ports") != nil,
                 endpoints: arguments.string("--endpoints")))
         defer { world.stop() }

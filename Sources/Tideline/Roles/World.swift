@@ -100,7 +100,7 @@ final class World {
             "--nats", url("nats"),
         ]
         if let partitions = configuration.partitions { core += ["--partitions", "\(partitions)"] }
-        if let kafka = configuration.kafka { core += ["--kafka", kafka] }
+        if let kafka = configuration.kafka { core += ["--kafka", kafka, "--slot", "0"] }
         child("core", core)
         for region in configuration.regions {
             let peers = configuration.regions.filter { $0 != region }.map { "\($0)=\(url("edge-\($0)"))" }

@@ -28,6 +28,12 @@ package protocol EventLog: AnyObject, Sendable {
         of partition: Int, after seq: UInt64,
         _ visit: (_ seq: UInt64, _ encoded: UnsafeRawBufferPointer) throws -> Bool) throws
 
+    /// Visits what other processes have committed to a partition that is not ours, after `seq`, as far as it has come:
+    /// blocks for a moment where following begins, and never after.
+    func follow(
+        partition: Int, after seq: UInt64,
+        _ visit: (_ seq: UInt64, _ encoded: UnsafeRawBufferPointer) throws -> Bool) throws
+
     /// The seq of the partition's last committed batch; 0 before the first, `nil` where the partition is not ours.
     func changelogEnd(of partition: Int) -> UInt64?
 }

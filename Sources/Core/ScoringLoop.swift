@@ -29,8 +29,12 @@ package final class ScoringLoop {
     private var next: Flight
     private var spare: Flight
     private var underWay: Flight?
-    /// What the log has.
+    /// What the log has, and this state too: of our own partitions, and of the others as far as they are followed.
     private var committed: [AppliedPosition?]
+    private var isOurs: [Bool]
+    private var nextFollow: Int64 = 0
+    /// How often the other cores' partitions are followed, microseconds: their shared tiles are as old as this.
+    private static let followMicroseconds: Int64 = 20_000
     /// The same, as if what is under way were committed.
     private var ahead: [AppliedPosition?]
 
@@ -49,10 +53,11 @@ package final class ScoringLoop {
         checkpoint = CoreCheckpoint(view, assembler: assembler)
         next = Flight(eventsMax: eventsMax, compression: compression, lineage: log.lineage)
         spare = Flight(eventsMax: eventsMax, compression: compression, lineage: log.lineage)
-        committed = Array(repeating: nil, count: log.partitions)
-        ahead = committed
+        isOurs = Array(repeating: false, count: log.partitions)
         lane = CommitLane(log, clock: clock, hasThread: commitsBeside)
         try checkpoint.restore(lineage: log.lineage)
+        committed = (0..<log.partitions).map { [checkpoint] in checkpoint.position(of: $0) }
+        ahead = committed
     }
 
     deinit { lane.end() }
@@ -71,14 +76,13 @@ package final class ScoringLoop {
             return try assign(partition)
         case .revoked(let partition):
             _ = try settle()
-            committed[partition] = nil
-            ahead[partition] = nil
+            isOurs[partition] = false
             return .idle
         case .events(let partition):
             try stage(partition)
             let dropped = next
             if let aborted = try settle() {
-                if let position = committed[partition] { try log.seek(partition: partition, to: position.endOffset) }
+                if isOurs[partition] { try log.seek(partition: partition, to: committed[partition]?.endOffset ?? 0) }
                 return .aborted(partition: aborted)
             }
             submit()
@@ -87,13 +91,34 @@ package final class ScoringLoop {
         }
     }
 
-    /// Replays what the log has beyond the view, then goes on where the last batch ended.
+    /// Replays what the log has beyond this state, then goes on where the last batch ended.
     private func assign(_ partition: Int) throws -> Outcome {
         try log.takeOver(partition: partition)
-        var position = checkpoint.position(of: partition) ?? AppliedPosition(lineage: log.lineage)
+        let replayed = try unsafe replay(partition) { try unsafe log.changelog(of: partition, after: $0, $1) }
+        isOurs[partition] = true
+        try log.seek(partition: partition, to: committed[partition]?.endOffset ?? 0)
+        return .assigned(partition: partition, replayed: replayed)
+    }
+
+    /// Moves on in the partitions of other cores, whose shared tiles our events need: as a warm standby would, so that a
+    /// takeover has little to replay. Only between batches, with nothing under way.
+    private func follow() throws {
+        guard isOurs.contains(false), clock.now >= nextFollow else { return }
+        nextFollow = clock.now + Self.followMicroseconds
+        _ = try settle()
+        for partition in 0..<log.partitions where !isOurs[partition] {
+            _ = try unsafe replay(partition) { try unsafe log.follow(partition: partition, after: $0, $1) }
+        }
+    }
+
+    private func replay(
+        _ partition: Int,
+        _ read: (_ after: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool) throws -> Void
+    ) throws -> UInt64 {
+        var position = committed[partition] ?? AppliedPosition(lineage: log.lineage)
         let before = position.seq
         let seen = assembler.seenIds(of: partition)
-        try unsafe log.changelog(of: partition, after: position.seq) { _, encoded in
+        try unsafe read(before) { _, encoded in
             let changes = try unsafe ChangeBatch(decoding: encoded)
             var unreadable = 0
             changes.forEachChange { change in
@@ -111,8 +136,7 @@ package final class ScoringLoop {
         }
         committed[partition] = position
         ahead[partition] = position
-        try log.seek(partition: partition, to: position.endOffset)
-        return .assigned(partition: partition, replayed: position.seq - before)
+        return position.seq - before
     }
 
     /// Assembles the batch that was read, on top of the one under way.
@@ -124,7 +148,7 @@ package final class ScoringLoop {
         position.seq += 1
         position.endOffset = next.batch.endOffset
         position.watermark = max(position.watermark, next.tally.latestEventTime)
-        // The frontier that this batch read: every other partition as this process has it.
+        // The frontier that this batch read: every other partition as far as this process has it.
         next.writer.begin(
             frontier: ahead.enumerated().compactMap { index, other in
                 index == partition ? nil : other.map { PartitionPosition(partition: UInt32(index), seq: $0.seq) }
@@ -168,7 +192,7 @@ package final class ScoringLoop {
         let outcome = try lane.finish()
         guard outcome == .committed else {
             assembler.rollback()
-            if outcome == .lost { committed[partition] = nil }
+            if outcome == .lost { isOurs[partition] = false }
             ahead = committed
             guard outcome == .aborted else { return partition }
             try log.seek(partition: partition, to: flight.batch.firstOffset)
@@ -185,6 +209,7 @@ package final class ScoringLoop {
     private func proceed() throws {
         // An abort is nobody's news here: the log has been told to give the events again.
         if assembler.state.sweepWaits { _ = try settle() }
+        try follow()
         try checkpoint.proceed(positions: committed, now: clock.now)
     }
 

@@ -24,6 +24,7 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
     private let fetcher: KafkaClient
     private let wake = KafkaWake()
     private let recent: RecentBatches
+    private let follower: KafkaLogReader
     private let lock = NSLock()
     private var owned: [Int: OwnedPartition] = [:]
     private var heads: [Int: UInt64] = [:]
@@ -45,6 +46,7 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
         self.clock = clock
         self.acceptsGap = acceptsGap
         stored = try KafkaLogReader(configuration, founds: true, log: log)
+        follower = try KafkaLogReader(configuration, founds: false, fetchWait: 100, log: log)
         recent = RecentBatches(partitions: stored.partitions)
         let hooks = ClientHooks()
         hooks.log = log
@@ -196,6 +198,10 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
         if try unsafe recent.batches(partition, after: seq, visit) { return }
         try unsafe stored.changelog(of: partition, after: seq, visit)
     }
+
+    package func follow(
+        partition: Int, after seq: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool
+    ) throws { try unsafe follower.fetched(of: partition, after: seq, visit) }
 
     package func changelogEnd(of partition: Int) -> UInt64? { lock.withLock { heads[partition] } }
 

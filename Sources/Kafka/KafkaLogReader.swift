@@ -30,11 +30,11 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
     }
 
     /// Fails where the topics are not there. `founds`: gives the log its lineage where it has none yet, as a core does.
-    package init(_ configuration: KafkaConfiguration, founds: Bool, log: Log) throws {
+    package init(_ configuration: KafkaConfiguration, founds: Bool, fetchWait: Int = 10, log: Log) throws {
         self.configuration = configuration
         let hooks = ClientHooks()
         hooks.log = log
-        client = try KafkaClient(.consumer, configuration.reading("reader", fetchWait: 10), hooks: hooks)
+        client = try KafkaClient(.consumer, configuration.reading("reader", fetchWait: fetchWait), hooks: hooks)
         guard let partitions = try client.partitions(of: configuration.input) else {
             throw KafkaLogError.missingTopic(configuration.input)
         }
@@ -147,6 +147,23 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
                     place.next = found + 1
                     return try unsafe visit(found, record.value)
                 })
+        }
+    }
+
+    /// Visits the batches after `seq` that have come by themselves since the last call; the first call begins.
+    func fetched(
+        of partition: Int, after seq: UInt64,
+        _ visit: (_ seq: UInt64, _ encoded: UnsafeRawBufferPointer) throws -> Bool
+    ) throws {
+        guard let place = locked({ following[partition] }), place.next == seq + 1 else {
+            return try unsafe changelog(of: partition, after: seq, visit)
+        }
+        try locked {
+            _ = try place.reader.read(waitMilliseconds: 0) { record in
+                guard let found = unsafe Self.seq(record.value), found >= place.next else { return true }
+                place.next = found + 1
+                return try unsafe visit(found, record.value)
+            }
         }
     }
 

@@ -122,6 +122,11 @@ package final class EmbeddedLog: IngestLog, @unchecked Sendable {
     /// One process holds the store: nobody else can have a commit under way.
     package func takeOver(partition: Int) {}
 
+    /// All partitions are ours from the first steps on.
+    package func follow(
+        partition: Int, after seq: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool
+    ) {}
+
     package func next(into batch: EventBatch, waitMicroseconds: Int) throws -> LogStep {
         if assignedUpTo < partitions {
             defer { assignedUpTo += 1 }

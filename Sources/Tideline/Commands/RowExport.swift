@@ -57,10 +57,12 @@ final class RowExport {
             $0.append(contentsOf: ",\"frontier\":{\(frontier)},\"watermark\":\(head.watermark)".utf8)
             $0.append(contentsOf: ",\"commitTime\":\(head.commitTime),\"events\":[".utf8)
         }
+        var isFirst = true
         try unsafe reader.input(of: place.partition, from: head.firstOffset) { offset, event, appendTime in
             guard offset < head.endOffset else { return false }
+            defer { isFirst = false }
             try out.append { bytes in
-                if offset > head.firstOffset { bytes.append(UInt8(ascii: ",")) }
+                if !isFirst { bytes.append(UInt8(ascii: ",")) }
                 bytes.append(contentsOf: "{\"offset\":\(offset),\"appendTime\":\(appendTime),\"event\":".utf8)
                 unsafe JSONBytes.append(event, to: &bytes)
                 write(outcomes[offset], to: &bytes)
@@ -78,6 +80,7 @@ final class RowExport {
             let row = (0..<record.featureCount).map { record.feature($0) }
             outcomes[record.inputOffset] = .scored(flags: record.flags, row: row, score: record.score)
         }
+        guard batch.header.deadLetters > 0 else { return outcomes }
         try reader.deadLetters(of: place.partition, after: place.seq - 1) { seq, letters in
             guard seq == place.seq else { return false }
             for letter in letters { outcomes[letter.offset] = .deadLetter(reason: letter.reason) }

@@ -17,6 +17,7 @@ enum UpCommand {
                 "--pipeline", "FILE", default: Places.file("pipelines/cards.yaml"), help: "The pipeline file."),
             CommandOption("--partitions", "N", help: "Partitions of a new log (default 4)."),
             LogPlace.kafkaOption,
+            CommandOption("--cores", "N", default: "1", help: "Cores that share the partitions of a Kafka log."),
             CommandOption("--regions", "LIST", default: "eu,us,ap", help: "Names of the regions."),
             CommandOption(
                 "--rate", "N", default: "1000", help: "Events a second that the generator makes; 0 for none."),
@@ -46,12 +47,17 @@ enum UpCommand {
         guard rate == "max" || Int(rate).map({ $0 >= 0 }) == true else {
             throw UsageError("--rate is a whole number, or max")
         }
+        let kafka = try LogPlace.kafka(arguments, Pipeline(path: arguments.string("--pipeline") ?? ""))
+        let cores = try arguments.int("--cores", in: 1...16) ?? 1
+        guard cores == 1 || kafka != nil else {
+            throw UsageError("--cores needs a log that cores can share: add --kafka HOST:PORT")
+        }
         let world = try World(
             .init(
                 dir: arguments.string("--dir") ?? ".tideline/world",
                 pipeline: arguments.string("--pipeline") ?? "",
-                partitions: try arguments.int("--partitions", in: 1...1024), kafka: try LogPlace.kafka(arguments, Pipeline(path: arguments.string("--pipeline") ?? ""))?
-                    .bootstrapServers,
+                partitions: try arguments.int("--partitions", in: 1...1024), kafka: kafka?.bootstrapServers,
+                cores: cores,
                 regions: regions, rate: rate, freePorts: arguments.string("--ports") != nil,
                 endpoints: arguments.string("--endpoints")))
         defer { world.stop() }

@@ -9,6 +9,8 @@ final class World {
         var pipeline: String
         var partitions: Int?
         var kafka: String?
+        /// Cores that share a Kafka log.
+        var cores = 1
         var regions: [String]
         var rate: String
         var freePorts: Bool
@@ -42,6 +44,9 @@ final class World {
 
     private func choosePorts() throws {
         var wanted: [(String, Int)] = [("core", 8400), ("nats", 8422)]
+        for slot in 1..<max(2, configuration.cores) where slot < configuration.cores {
+            wanted.append(("core-\(slot)", 8430 + slot))
+        }
         for (index, region) in configuration.regions.enumerated() { wanted.append(("edge-\(region)", 8411 + index)) }
         for (name, port) in wanted {
             if configuration.freePorts {
@@ -95,13 +100,16 @@ final class World {
                 program, "_child", nats, "-c", Places.file("deploy/regions/nats.conf"), "-a", "127.0.0.1", "-p",
                 "\(ports["nats"] ?? 0)", "-sd", "\(dir)/nats",
             ])
-        var core = [
-            program, "core", "--dir", dir, "--pipeline", configuration.pipeline, "--port", "\(ports["core"] ?? 0)",
-            "--nats", url("nats"),
-        ]
-        if let partitions = configuration.partitions { core += ["--partitions", "\(partitions)"] }
-        if let kafka = configuration.kafka { core += ["--kafka", kafka, "--slot", "0"] }
-        child("core", core)
+        for slot in 0..<configuration.cores {
+            let name = slot == 0 ? "core" : "core-\(slot)"
+            var core = [
+                program, "core", "--dir", slot == 0 ? dir : "\(dir)/\(name)", "--pipeline", configuration.pipeline,
+                "--port", "\(ports[name] ?? 0)", "--nats", url("nats"),
+            ]
+            if let partitions = configuration.partitions { core += ["--partitions", "\(partitions)"] }
+            if let kafka = configuration.kafka { core += ["--kafka", kafka, "--slot", "\(slot)"] }
+            child(name, core)
+        }
         for region in configuration.regions {
             let peers = configuration.regions.filter { $0 != region }.map { "\($0)=\(url("edge-\($0)"))" }
             var arguments = [
@@ -178,7 +186,8 @@ final class World {
     /// Ends everything in the order of the flow: what makes events first, the bus last.
     func stop() {
         if published, let path = configuration.endpoints { try? FileManager.default.removeItem(atPath: path) }
-        let order = ["generator", "core"] + configuration.regions.map { "edge-\($0)" } + ["nats"]
+        let cores = children.map(\.name).filter { $0.hasPrefix("core") }
+        let order = ["generator"] + cores + configuration.regions.map { "edge-\($0)" } + ["nats"]
         for name in order { children.first { $0.name == name }?.stop(seconds: 25) }
         close(lock)
     }

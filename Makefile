@@ -20,7 +20,7 @@ test: setup ## Build and run all tests
 	swift test
 	@echo "== allocations, in a release build"
 	swift test -c release --scratch-path .build-release -Xswiftc -enable-testing --filter AllocationTests
-	@if [ -z "$$TIDELINE_TEST_KAFKA" ]; then echo "skipped: Kafka (there is no KafkaLog yet; see README, what is not there yet)"; fi
+	@if [ -z "$$TIDELINE_TEST_KAFKA" ]; then echo "skipped: Kafka (make test TIDELINE_TEST_KAFKA=host:port runs its suite against that broker)"; fi
 
 loadtest: setup ## Measure it, with the method; make loadtest ARGS='pipeline latency' measures parts
 	swift build -c release

@@ -112,6 +112,7 @@ let package = Package(
         suite("ScoringTests", ["Scoring", "CForest", "CAllocations"], resources: [.copy("Fixtures")]),
         suite("HTTPTests", ["HTTP"]),
         suite("CoreTests", ["Core", "Changes", "Features", "Scoring", "Storage", "CAllocations"]),
+        suite("KafkaTests", ["Kafka", "Core", "Changes", "Features", "Service", "Storage"]),
         suite("ReplicateTests", ["Replicate", "Changes", "Storage"]),
         suite(
             "EdgeTests",

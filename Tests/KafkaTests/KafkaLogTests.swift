@@ -1,0 +1,279 @@
+import Changes
+import Core
+import Features
+import Foundation
+import Service
+import Storage
+import Testing
+
+@testable import Kafka
+
+/// HOST:PORT of a real broker.
+let broker = ProcessInfo.processInfo.environment["TIDELINE_TEST_KAFKA"]
+
+let pipelineText = """
+    pipeline: NAME
+    event: { id: id, time: { path: t, unit: us } }
+    entities:
+      customer: { path: customer }
+      terminal: { path: terminal, shared: true }
+    fields: { amount: { type: number, required: true } }
+    features:
+      - value: amount
+      - since_last: [customer, terminal]
+      - windows: { entity: customer, of: amount, over: [5m, 24h], compute: [count, mean, max] }
+      - windows: { entity: terminal, of: amount, over: [1h, 30d], compute: [count, sum] }
+    """
+
+/// Topics of one test's own, and cores that share them.
+final class KafkaWorld {
+    let configuration: KafkaConfiguration
+    let pipeline: Pipeline
+    let folder = NSTemporaryDirectory() + "/kafka-\(UUID().uuidString)"
+    let log = Log(role: "test", minimum: .error)
+    let partitions = 3
+
+    init() throws {
+        let name = "t" + UUID().uuidString.prefix(8).lowercased()
+        configuration = KafkaConfiguration(
+            bootstrapServers: broker ?? "", pipeline: name, input: "\(name).events")
+        pipeline = try Pipeline(text: pipelineText.replacing("NAME", with: name), file: "test.yaml")
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        #expect(try KafkaTopics(configuration, log: log).create(partitions: partitions).count == 4)
+    }
+
+    deinit { try? FileManager.default.removeItem(atPath: folder) }
+
+    func core(slot: Int, beside: Bool = true) throws -> Core {
+        try Core(self, slot: slot, view: "\(folder)/view-\(UUID().uuidString)", beside: beside)
+    }
+
+    func event(_ id: Int, terminal: Int) -> String {
+        "{\"id\":\"e\(id)\",\"t\":\(1_700_000_000_000_000 + id * 1_000_000),\"customer\":\"c\(id % 7)\","
+            + "\"terminal\":\"m\(terminal)\",\"amount\":\(Double(id % 90) + 0.5)}"
+    }
+
+    /// Everything that the log holds, by id: how often, and the rows as bits.
+    func committed() throws -> [String: [[UInt32]]] {
+        let reader = try KafkaLogReader(configuration, founds: false, log: log)
+        var rows: [String: [[UInt32]]] = [:]
+        for partition in 0..<partitions {
+            var expected: UInt64 = 1
+            var position: UInt64 = 0
+            try reader.changelog(of: partition, after: 0) { seq, encoded in
+                let batch = try ChangeBatch(decoding: encoded)
+                #expect(seq == expected && batch.header.firstOffset == position, "seq is dense, positions follow")
+                expected = seq + 1
+                position = batch.header.endOffset
+                batch.forEachChange { change in
+                    guard change.kind == .event, let record = EventRecord(change.value) else { return }
+                    let id = String(decoding: change.tenantAndRest.rest, as: UTF8.self)
+                    rows[id, default: []].append((0..<record.featureCount).map { record.feature($0).bitPattern })
+                }
+                return true
+            }
+        }
+        return rows
+    }
+
+    /// One worker.
+    final class Core {
+        let log: KafkaLog
+        let loop: ScoringLoop
+        let figures = CoreFigures()
+        private(set) var outcomes: [ScoringLoop.Outcome] = []
+
+        init(_ world: KafkaWorld, slot: Int, view: String, beside: Bool) throws {
+            log = try KafkaLog(world.configuration, slot: slot, log: world.log)
+            loop = try ScoringLoop(
+                log: log, view: try View(path: view), pipeline: world.pipeline, model: nil, figures: figures,
+                eventsMax: 50, commitsBeside: beside)
+        }
+
+        /// Steps until the condition holds.
+        func run(until done: () throws -> Bool, seconds: Double = 60) throws {
+            let deadline = Date(timeIntervalSinceNow: seconds)
+            while try !done() {
+                try #require(Date() < deadline, "not done in \(seconds) s")
+                outcomes.append(try loop.step(waitMicroseconds: 5000))
+            }
+        }
+
+        func append(_ events: [String], world: KafkaWorld) throws {
+            var request = AppendRequest()
+            for (index, event) in events.enumerated() {
+                Array(event.utf8).withUnsafeBytes { request.add($0, partition: index % world.partitions) }
+            }
+            let done = DispatchSemaphore(value: 0)
+            let result = Box()
+            try log.append(request) {
+                result.value = $0
+                done.signal()
+            }
+            try #require(done.wait(timeout: .now() + 30) == .success)
+            #expect(try result.value?.get().count == min(world.partitions, events.count))
+        }
+    }
+
+    /// `@unchecked Sendable`: written before the semaphore's signal, read after its wait.
+    final class Box: @unchecked Sendable {
+        var value: Result<[Int: UInt64], any Error>?
+    }
+}
+
+@Suite(.serialized, .enabled(if: broker != nil, "skipped: Kafka (set TIDELINE_TEST_KAFKA=host:port to run it)"))
+struct KafkaLogTests {
+    @Test func everyEventIsScoredOnceAndBadOnesAreDeadLetters() throws {
+        let world = try KafkaWorld()
+        let core = try world.core(slot: 0)
+        let good = (0..<300).map { world.event($0, terminal: $0 % 4) }
+        try core.append(good + ["", "{\"id\":", "[1,2,3]"] + good.prefix(30), world: world)
+        try core.run(until: {
+            let counts = core.figures.current
+            return counts.scored + counts.duplicates + counts.deadLetters == 333
+        })
+        #expect(core.figures.current.scored == 300 && core.figures.current.deadLetters == 3)
+        let rows = try world.committed()
+        #expect(rows.count == 300 && rows.values.allSatisfy { $0.count == 1 })
+        // Other people's consumers find one JSON record an event, keyed by its entity.
+        let client = try KafkaClient(.consumer, world.configuration.reading("test", fetchWait: 10))
+        var scores = 0
+        for partition in 0..<3 {
+            let (low, high) = try client.watermarks(world.configuration.scores, partition)
+            try client.records(world.configuration.scores, partition, from: low, to: high) { record in
+                let object = try JSONSerialization.jsonObject(with: Data(record.value)) as? [String: Any]
+                #expect(object?["entity"] as? String == String(decoding: record.key, as: UTF8.self))
+                #expect((object?["partition"] as? NSNumber)?.intValue == partition && object?["seq"] is NSNumber)
+                scores += 1
+                return true
+            }
+        }
+        #expect(scores == 300)
+        var letters: [DeadLetter] = []
+        for partition in 0..<3 {
+            try core.log.reader.deadLetters(of: partition, after: 0) { _, found in
+                letters += found
+                return true
+            }
+        }
+        #expect(Set(letters.map { String(decoding: $0.bytes, as: UTF8.self) }) == ["", "{\"id\":", "[1,2,3]"])
+    }
+
+    /// Transactions of other producers leave offsets without a record, and aborted records are not events.
+    @Test func gapsInTheInputAreNoEvents() throws {
+        let world = try KafkaWorld()
+        let core = try world.core(slot: 0)
+        let producer = try TransactionalProducer(
+            world.configuration.transactional(id: "upstream-\(world.pipeline.name)"), hooks: ClientHooks())
+        try producer.initialize(milliseconds: 30_000)
+        for round in 0..<12 {
+            let bytes = (0..<5).map { Array(world.event(round * 5 + $0, terminal: 1).utf8) }
+            try producer.begin()
+            for event in bytes {
+                try event.withUnsafeBytes {
+                    try producer.produce(
+                        world.configuration.input, 1, key: UnsafeRawBufferPointer(start: nil, count: 0), value: $0)
+                }
+                // The library does not copy: a transaction's messages stay where they are.
+                try #require(event.count > 0)
+            }
+            if round % 3 == 2 {
+                try producer.abort(milliseconds: 10_000)
+            } else {
+                try producer.commit(milliseconds: 10_000)
+            }
+            withExtendedLifetime(bytes) {}
+        }
+        try core.run(until: { core.figures.current.scored == 40 })
+        try core.append([world.event(1000, terminal: 1), world.event(1001, terminal: 1)], world: world)
+        try core.run(until: { core.figures.current.scored == 42 })
+        let rows = try world.committed()
+        #expect(rows.count == 42 && rows.values.allSatisfy { $0.count == 1 })
+    }
+
+    /// A worker that was replaced and goes on all the same is fenced at its next commit; what it staged is dropped.
+    @Test func aZombieCommitsNothing() throws {
+        let world = try KafkaWorld()
+        let zombie = try world.core(slot: 0)
+        try zombie.append((0..<60).map { world.event($0, terminal: 1) }, world: world)
+        try zombie.run(until: { zombie.figures.current.scored == 60 })
+        // The same slot: the group hands the partitions over at once.
+        let heir = try world.core(slot: 0)
+        try heir.append((60..<120).map { world.event($0, terminal: 1) }, world: world)
+        try heir.run(until: { heir.figures.current.scored == 60 })
+        // The zombie has fetched those events too; its commits are refused, or it is told that its slot is gone.
+        var refused = false
+        for _ in 0..<200 where !refused {
+            do { refused = try zombie.loop.step(waitMicroseconds: 5000) != .idle } catch { refused = true }
+        }
+        #expect(zombie.figures.current.scored == 60)
+        let rows = try world.committed()
+        #expect(rows.count == 120 && rows.values.allSatisfy { $0.count == 1 })
+    }
+
+    /// Workers come and go while events come in: each event is scored once, and a lost view is made again from the log.
+    @Test func coresJoinAndLeave() throws {
+        let world = try KafkaWorld()
+        var cores = [try world.core(slot: 0)]
+        var sent = 0
+        for round in 0..<6 {
+            try cores[0].append((sent..<sent + 90).map { world.event($0, terminal: $0 % 4) }, world: world)
+            sent += 90
+            if cores.count == 1 { cores.append(try world.core(slot: round + 1)) } else { cores.removeLast() }
+            for _ in 0..<60 { for core in cores { _ = try core.loop.step(waitMicroseconds: 2000) } }
+        }
+        if cores.count == 2 { cores.removeLast() }
+        // The last one waits for the session of those that left to end, and takes what was theirs.
+        let deadline = Date(timeIntervalSinceNow: 60)
+        while try world.committed().count < sent {
+            try #require(Date() < deadline)
+            for _ in 0..<100 { _ = try cores[0].loop.step(waitMicroseconds: 2000) }
+        }
+        let rows = try world.committed()
+        #expect(rows.count == sent && rows.values.allSatisfy { $0.count == 1 })
+    }
+
+    /// The relay's reader finds any batch by its seq, and reads on from there.
+    @Test func theChangelogIsFoundBySeq() throws {
+        let world = try KafkaWorld()
+        let core = try world.core(slot: 0, beside: false)
+        for start in stride(from: 0, to: 1200, by: 30) {
+            try core.append((start..<start + 30).map { world.event($0, terminal: 2) }, world: world)
+            try core.run(until: { core.figures.current.scored == UInt64(start + 30) })
+        }
+        let reader = try KafkaLogReader(world.configuration, founds: false, log: world.log)
+        let end = try reader.changelogEnd(of: 0)
+        #expect(end >= 30)
+        for after in [end / 2, 0, end - 1, end, end / 3, end / 3 + 1] {
+            var found: [UInt64] = []
+            try reader.changelog(of: 0, after: after) { seq, _ in
+                found.append(seq)
+                return found.count < 3
+            }
+            #expect(found == Array((after + 1...after + 3).prefix { $0 <= end }))
+        }
+    }
+
+    @Test func whatIsMissingIsSaidWithItsRemedy() throws {
+        let world = try KafkaWorld()
+        var other = world.configuration
+        other.input = "\(world.configuration.input)-larger"
+        _ = try KafkaTopics(
+            KafkaConfiguration(bootstrapServers: broker ?? "", pipeline: "x\(world.pipeline.name)", input: other.input),
+            log: world.log
+        ).create(partitions: 5)
+        #expect(throws: KafkaLogError.partitionsDiffer(topic: other.changes, have: 3, want: 5)) {
+            _ = try KafkaLogReader(other, founds: true, log: world.log)
+        }
+        other.input = "\(world.configuration.input)-none"
+        #expect(throws: KafkaLogError.missingTopic(other.input)) {
+            _ = try KafkaLogReader(other, founds: true, log: world.log)
+        }
+        other.properties = ["sasl.password": "hush", "security.protocol": "nonsense-hush"]
+        #expect {
+            _ = try KafkaLogReader(other, founds: true, log: world.log)
+        } throws: {
+            "\($0)".contains("security.protocol") && !"\($0)".contains("hush")
+        }
+    }
+}

@@ -99,7 +99,7 @@ let package = Package(
 
         .executableTarget(
             name: "PipelineBench",
-            dependencies: ["Core", "Changes", "Features", "Scoring", "Storage"],
+            dependencies: ["Core", "Kafka", "Changes", "Features", "Scoring", "Service", "Storage"],
             path: "loadtest/Bench/Pipeline",
             swiftSettings: [.swiftLanguageMode(.v6)]
         ),

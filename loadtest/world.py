@@ -45,6 +45,19 @@ def resident_bytes(pid):
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def own_pipeline(folder, prefix, budget="10ms"):
+    """The card pipeline under a name and with an input topic that no other run has."""
+    name = f"{prefix}-{os.getpid()}-{int(time.time() * 1000) % 1_000_000}"
+    path = os.path.join(folder, name + ".yaml")
+    with open(os.path.join(ROOT, "pipelines/cards.yaml"), encoding="utf-8") as file:
+        text = file.read()
+    text = text.replace("pipeline: cards", f"pipeline: {name}").replace("../models", os.path.join(ROOT, "models"))
+    text = text.replace("latency_budget: 10ms", f"latency_budget: {budget}")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text + f"\nkafka: {{ topic: {name}.events }}\n")
+    return path
+
+
 class World:
     """`tideline up` in a folder of its own, on free ports, ended with the block."""
 

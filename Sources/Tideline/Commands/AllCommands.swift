@@ -12,6 +12,9 @@ let allCommands: [Command] = [
     FeaturesCommand.list,
     FeaturesCommand.export,
     FeaturesCommand.rows,
+    TopicsCommand.plan,
+    TopicsCommand.check,
+    TopicsCommand.create,
     ModelCommand.checkCommand,
     ModelCommand.scoreCommand,
 ]

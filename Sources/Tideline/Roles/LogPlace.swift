@@ -31,8 +31,10 @@ enum LogPlace {
         let topic = properties.removeValue(forKey: "topic") ?? "events"
         let listed = properties.removeValue(forKey: "bootstrap.servers")
         guard let servers = arguments.string("--kafka") ?? listed else { return nil }
-        return KafkaConfiguration(
+        var configuration = KafkaConfiguration(
             bootstrapServers: servers, pipeline: pipeline.name, input: topic, properties: properties)
+        configuration.commitIntervalMicroseconds = Int64(pipeline.limits.latencyBudgetMicroseconds)
+        return configuration
     }
 
     /// A log to read, and what brings a reader of the embedded one up to the writer's last state.

@@ -1,6 +1,6 @@
 // PipelineBench: the core's way of an event in one process, from a filled log to the last commit.
 //
-//   PipelineBench PIPELINE.yaml EVENTS.ndjson FOLDER [--partitions 4] [--batch 2000]
+//   PipelineBench PIPELINE.yaml EVENTS.ndjson FOLDER [--partitions 4] [--batch 2000] [--kafka HOST:PORT]
 //
 // Prints one JSON object: events a second and CPU of the whole, then the time of each stage on its own. Its method is
 // said in loadtest/README.md.
@@ -9,7 +9,9 @@ import Changes
 import Core
 import Features
 import Foundation
+import Kafka
 import Scoring
+import Service
 import Storage
 
 struct Usage {
@@ -54,7 +56,10 @@ struct Input {
         }
     }
 
-    func append(to log: EmbeddedLog) throws {
+    func append(to log: any IngestLog) throws {
+        // A bounded number of requests under way.
+        let room = DispatchSemaphore(value: 64)
+        defer { for _ in 0..<64 { room.wait() } }
         try bytes.withUnsafeBytes { all in
             var next = 0
             while next < events.count {
@@ -62,7 +67,16 @@ struct Input {
                 for event in events[next..<min(next + 500, events.count)] {
                     request.add(UnsafeRawBufferPointer(rebasing: all[event.range]), partition: event.partition)
                 }
-                _ = try log.append(request)
+                room.wait()
+                while true {
+                    do {
+                        try log.append(request) {
+                            if case .failure(let error) = $0 { preconditionFailure("not taken: \(error)") }
+                            room.signal()
+                        }
+                        break
+                    } catch is LogBusy { Thread.sleep(forTimeInterval: 0.05) }
+                }
                 next += 500
             }
         }
@@ -170,7 +184,17 @@ do {
     let pipeline = try Pipeline(path: arguments[1])
     let model = try pipeline.model.map { try ScoringModel(path: $0, pipeline: pipeline) }
     let input = try Input(arguments[2], pipeline: pipeline, partitions: partitions)
-    let log = try EmbeddedLog(path: arguments[3] + "/log", partitions: partitions, lingerMicroseconds: 0)
+    let log: any IngestLog
+    if let at = arguments.firstIndex(of: "--kafka"), at + 1 < arguments.count {
+        guard case .text(let topic)? = pipeline.kafka["topic"] else { preconditionFailure("kafka.topic is missing") }
+        let configuration = KafkaConfiguration(
+            bootstrapServers: arguments[at + 1], pipeline: pipeline.name, input: topic)
+        let told = Log(role: "bench", minimum: .error)
+        _ = try KafkaTopics(configuration, log: told).create(partitions: partitions)
+        log = try KafkaLog(configuration, slot: 0, log: told)
+    } else {
+        log = try EmbeddedLog(path: arguments[3] + "/log", partitions: partitions, lingerMicroseconds: 0)
+    }
     let filling = Usage()
     try input.append(to: log)
     let filled = filling.elapsed
@@ -178,17 +202,18 @@ do {
     let loop = try ScoringLoop(
         log: log, view: try View(path: arguments[3] + "/core"), pipeline: pipeline, model: model, figures: figures,
         eventsMax: size, commitsBeside: true)
-    while case .assigned = try loop.step(waitMicroseconds: 0) {}
     // The first fifth warms up: memory is touched for the first time, most entities are met.
     while figures.current.scored < input.events.count / 5 { _ = try loop.step(waitMicroseconds: 0) }
     let first = figures.current.scored
     let start = Usage()
-    while try loop.step(waitMicroseconds: 0) != .idle {}
+    func done() -> Int { Int(figures.current.scored + figures.current.duplicates + figures.current.deadLetters) }
+    while done() < input.events.count { _ = try loop.step(waitMicroseconds: 1000) }
     let took = start.elapsed
     let counts = figures.current
     let events = Double(counts.scored - first)
     let report: [String: Any] = [
-        "events": Int(events), "batches": Int(counts.batches), "partitions": partitions, "batch": size,
+        "all": input.events.count, "events": Int(events), "batches": Int(counts.batches), "partitions": partitions,
+        "batch": size,
         "features": pipeline.features.count, "stateBytes": counts.stateBytes,
         "residentBytesMax": residentBytesMax(), "entities": counts.entities, "flagged": Int(counts.flagged),
         "eventsPerSecond": events / took.wall,

@@ -111,6 +111,7 @@ let package = Package(
         suite("HTTPTests", ["HTTP"]),
         suite("CoreTests", ["Core", "Changes", "Features", "Scoring", "Storage", "CAllocations"]),
         suite("ReplicateTests", ["Replicate", "Changes", "Storage"]),
+        suite("NATSTests", ["NATS", "Replicate", "Changes", "Service"]),
         suite(
             "EdgeTests",
             [

@@ -31,7 +31,7 @@ lint: ## Check format and scripts
 	bash -n deploy/setup .ci/run Tests/page-check Tests/recompute
 	python3 -m compileall -q models loadtest Tests
 
-page-check: ## Check a region's page in Chromium: make page-check URL=http://…, as make up prints it
+page-check: ## Check the page in Chromium, of a world of its own or of URL=http://…, as make up prints it
 	@Tests/page-check $(URL)
 
 clean: ## Remove what was built

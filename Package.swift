@@ -75,7 +75,7 @@ let package = Package(
         room("Scoring", ["Changes", "Features", "CForest"], settings: eventPath),
         room("HTTP", ["CMicroHTTPD", "CCurl"]),
         room("Core", ["Service", "Changes", "Storage", "Features", "Scoring", "HTTP"], settings: eventPath),
-        room("Kafka", ["Service", "Changes", "Core", "CRdkafka"]),
+        room("Kafka", ["Service", "Changes", "Storage", "Core", "CRdkafka"]),
         room("Replicate", ["Service", "Changes", "Storage"]),
         room("NATS", ["Service", "Changes", "Replicate", "CNATS"]),
         room(
@@ -114,6 +114,7 @@ let package = Package(
         suite("CoreTests", ["Core", "Changes", "Features", "Scoring", "Storage", "CAllocations"]),
         suite("KafkaTests", ["Kafka", "Core", "Changes", "Features", "Service", "Storage"]),
         suite("ReplicateTests", ["Replicate", "Changes", "Storage"]),
+        suite("NATSTests", ["NATS", "Replicate", "Changes", "Service"]),
         suite(
             "EdgeTests",
             [

@@ -3,10 +3,18 @@
 import argparse
 import json
 import os
+import re
+import signal
+import subprocess
 import sys
+import tempfile
+import time
 import urllib.request
 
 from playwright.sync_api import sync_playwright
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "loadtest"))
+from world import ROOT, TOOL, World  # noqa: E402
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 ARGUMENTS = [
@@ -72,6 +80,16 @@ class Page:
         self.context.close()
 
 
+def wait_for_events(url):
+    """Until some are flagged: the checks want both kinds."""
+    for _ in range(300):
+        with urllib.request.urlopen(f"{url}/v1/events?limit=1&flagged=true", timeout=10) as answer:
+            if json.load(answer)["events"]:
+                return
+        time.sleep(0.1)
+    sys.exit("page-check: no flagged event came within 30 s")
+
+
 def newest_event(url):
     """A flagged event where there is one: its panel shows the most."""
     for query in ("limit=1&flagged=true", "limit=1"):
@@ -82,6 +100,85 @@ def newest_event(url):
     sys.exit("page-check: the region has no events; start the world with a rate above 0")
 
 
+def wait_for_state(it, name):
+    it.wait(f"document.getElementById('state').innerText.trim() === {json.dumps(name)}", seconds=40)
+
+
+def show_state(report, it, name, size, scheme, out, axe):
+    """The page says in which state its region is, and what that means; then it is photographed and asked by axe."""
+    wait_for_state(it, name)
+    shot = f"{size}-{scheme}-state-{name}"
+    report.check(f"{shot}: said, and what it means", it.page.is_visible("#trouble")
+                 and name in it.page.inner_text("#trouble") and name in it.page.inner_text("#said"))
+    it.page.wait_for_timeout(300)
+    it.page.screenshot(path=os.path.join(out, f"{shot}.png"))
+    over = it.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    report.check(f"{shot}: no sideways scrolling", over <= 0, f"{over} px too wide")
+    if axe:
+        run_axe(report, it, shot, axe)
+
+
+def repairing(report, browser, url, out, axe):
+    """A repair lasts milliseconds: the region's own answers are changed, in this one word, on their way to the page."""
+    def changed(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "state": "repairing"})
+
+    for size, scheme in (("wide", "light"), ("narrow", "dark")):
+        with Page(browser, "about:blank", size, scheme, bypass=True) as it:
+            it.context.route("**/v1/status", changed)
+            it.page.goto(url)
+            it.wait_for_rows()
+            show_state(report, it, "repairing", size, scheme, out, axe)
+            it.context.unroute_all(behavior="wait")
+            wait_for_state(it, "fresh")
+
+
+def without(report, browser, world, part, name, out, axe):
+    """A part of the world is stopped (and not ended, or it would be back at once): the region says what it lacks."""
+    url, pid = world.regions["eu"], world.pids[part]
+    with Page(browser, url, "wide", "dark", bypass=True) as wide, Page(browser, url, "narrow", bypass=True) as narrow:
+        wide.wait_for_rows()
+        narrow.wait_for_rows()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            show_state(report, wide, name, "wide", "dark", out, axe)
+            show_state(report, narrow, name, "narrow", "light", out, axe)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        wait_for_state(wide, "fresh")
+        report.check(f"{name}: the region and its page recover", not wide.page.is_visible("#trouble"))
+
+
+def bootstrapping(report, browser, out, axe):
+    """A region whose bus is not there: it has no view yet, and its page no rows."""
+    with tempfile.TemporaryDirectory(prefix="tideline-page-") as folder:
+        log = os.path.join(folder, "edge.log")
+        with open(log, "w", encoding="utf-8") as output:
+            edge = subprocess.Popen(
+                [TOOL, "edge", "--region", "new", "--dir", folder, "--nats", "nats://127.0.0.1:1", "--port", "0"],
+                cwd=ROOT, stdout=output, stderr=output)
+        try:
+            found, ending = None, time.time() + 30
+            while not found and time.time() < ending and edge.poll() is None:
+                time.sleep(0.05)
+                with open(log, encoding="utf-8") as file:
+                    found = re.search(r"ready url=(\S+)", file.read())
+            report.check("bootstrapping: a region starts without a bus", found)
+            for size, scheme in (("wide", "light"), ("narrow", "dark")) if found else ():
+                with Page(browser, found[1], size, scheme, bypass=True) as it:
+                    show_state(report, it, "bootstrapping", size, scheme, out, axe)
+                    report.check(f"bootstrapping, {size}: no word of rows where there are none",
+                                 "rows" not in it.page.inner_text("#pulse"), it.page.inner_text("#pulse"))
+        finally:
+            edge.terminate()
+            try:
+                edge.wait(30)
+            except subprocess.TimeoutExpired:
+                edge.kill()
+                edge.wait()
+
+
 def look(report, browser, url, event, out, axe):
     """Screenshots and axe: sizes × schemes × what is open. Nothing may be wider than the window."""
     entity = next(iter(entities(url)), None)
@@ -89,7 +186,7 @@ def look(report, browser, url, event, out, axe):
     if entity and event["fields"].get(entity):
         views["entity"] = f"#entity={entity}/{event['fields'][entity]}"
     for size in SIZES:
-        for scheme in ("light", "dark"):
+        for scheme in ("light", "dark") if size != "least" else ("light",):
             for view, fragment in views.items():
                 name = f"{size}-{scheme}-{view}"
                 with Page(browser, f"{url}/{fragment}", size, scheme, bypass=True) as it:
@@ -98,7 +195,7 @@ def look(report, browser, url, event, out, axe):
                         it.page.check("#only")
                     if fragment:
                         it.wait_for_panel()
-                    it.page.wait_for_timeout(1200)
+                    it.page.wait_for_timeout(800)
                     it.page.screenshot(path=os.path.join(out, f"{name}.png"))
                     over = it.page.evaluate("document.documentElement.scrollWidth - innerWidth")
                     report.check(f"{name}: no sideways scrolling", over <= 0, f"{over} px too wide")
@@ -224,14 +321,22 @@ def broken(report, browser, url):
         report.check("it recovers by itself", not page.is_visible("#trouble"))
 
 
+def check_page(report, browser, url, out, axe):
+    event = newest_event(url)
+    policy(report, browser, url, event)
+    keyboard(report, browser, url)
+    pointer(report, browser, url, event)
+    broken(report, browser, url)
+    repairing(report, browser, url, out, axe)
+    look(report, browser, url, event, out, axe)
+
+
 def main():
     parser = argparse.ArgumentParser()
     for name in ("--chromium", "--axe", "--out"):
         parser.add_argument(name)
-    parser.add_argument("url")
+    parser.add_argument("url", nargs="?", help="a region's; without it, a world is started for the checks")
     options = parser.parse_args()
-    url = options.url.rstrip("/")
-    event = newest_event(url)
     axe = None
     if options.axe and os.path.isfile(options.axe):
         with open(options.axe, encoding="utf-8") as file:
@@ -241,11 +346,16 @@ def main():
     report = Report()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=options.chromium, args=ARGUMENTS)
-        policy(report, browser, url, event)
-        keyboard(report, browser, url)
-        pointer(report, browser, url, event)
-        broken(report, browser, url)
-        look(report, browser, url, event, options.out, axe)
+        if options.url:
+            check_page(report, browser, options.url.rstrip("/"), options.out, axe)
+            print("skipped: stale, isolated and bootstrapping (they need a world of their own: give no URL)")
+        else:
+            with World(200) as world:
+                wait_for_events(world.regions["eu"])
+                check_page(report, browser, world.regions["eu"], options.out, axe)
+                without(report, browser, world, "core", "stale", options.out, axe)
+                without(report, browser, world, "nats", "isolated", options.out, axe)
+            bootstrapping(report, browser, options.out, axe)
         browser.close()
     print(f"screenshots: {options.out}")
     print(f"{report.passed} passed, {report.failed} failed")

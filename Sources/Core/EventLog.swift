@@ -1,5 +1,6 @@
 import Changes
 import Features
+import Storage
 
 /// Where events come from and where commits go: the embedded log, or Kafka.
 ///
@@ -191,6 +192,9 @@ package protocol IngestLog: EventLog {
 
     /// Events that were taken but not yet committed, and since when the oldest of them waits (0 for none).
     var backlog: (events: UInt64, oldestAppendTime: Int64) { get }
+
+    /// What the log's own store holds in memory; `nil` where it has none.
+    var memory: StoreMemory? { get }
 
     /// Called after each commit, on the thread that commits: wakes the relay.
     var onCommit: (@Sendable (_ partition: Int, _ seq: UInt64) -> Void)? { get set }

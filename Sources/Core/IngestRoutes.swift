@@ -3,11 +3,13 @@ import Features
 internal import Foundation
 import HTTP
 import Service
+import Storage
 internal import Synchronization
 
 /// The core's HTTP routes: events come in, and whoever asks is told how the core stands.
 package struct IngestRoutes: Sendable {
     private let log: any IngestLog
+    private let view: View
     private let pipeline: Pipeline
     private let figures: CoreFigures
     private let decoders = DecoderPool()
@@ -19,8 +21,11 @@ package struct IngestRoutes: Sendable {
     /// A memory bound for one request, whatever its lines' lengths.
     private static let errorsNamedMax = 100
 
-    package init(log: any IngestLog, pipeline: Pipeline, figures: CoreFigures, clock: any WallClock = SystemClock()) {
+    package init(
+        log: any IngestLog, view: View, pipeline: Pipeline, figures: CoreFigures, clock: any WallClock = SystemClock()
+    ) {
         self.log = log
+        self.view = view
         self.pipeline = pipeline
         self.figures = figures
         self.clock = clock
@@ -279,6 +284,13 @@ package struct IngestRoutes: Sendable {
             lines.append("# HELP \(metric) Time of the stage, by quantile.\n# TYPE \(metric) gauge")
             for (quantile, value) in [(0.5, summary.p50), (0.99, summary.p99), (0.999, summary.p999)] {
                 lines.append("\(metric){quantile=\"\(quantile)\"} \(value / 1_000_000)")
+            }
+        }
+        lines.append("# HELP \(StoreMemory.metric) \(StoreMemory.help)\n# TYPE \(StoreMemory.metric) gauge")
+        for (store, memory) in [("log", log.memory), ("view", view.store.memory)] {
+            guard let memory else { continue }
+            for (part, bytes) in memory.parts {
+                lines.append("\(StoreMemory.metric){store=\"\(store)\",part=\"\(part)\"} \(bytes)")
             }
         }
         return lines.joined(separator: "\n") + "\n"

@@ -1,4 +1,5 @@
 import Service
+import Storage
 
 /// What a region measures, as Prometheus text. The HTTP server adds its own.
 struct EdgeMetrics: Sendable {
@@ -47,6 +48,11 @@ struct EdgeMetrics: Sendable {
             positions.enumerated().map {
                 let head = status.heads[UInt32($0.offset)] ?? 0
                 return (",partition=\"\($0.offset)\"", "\(head > $0.element.seq ? head - $0.element.seq : 0)")
+            })
+        add(
+            StoreMemory.metric, "gauge", StoreMemory.help,
+            (region.replica?.view.store.memory.parts ?? []).map {
+                (",store=\"view\",part=\"\($0.name)\"", "\($0.bytes)")
             })
         return lines.joined(separator: "\n") + "\n"
     }

@@ -2,6 +2,7 @@ internal import Foundation
 import Changes
 import Core
 import Service
+import Storage
 
 /// The log in Kafka: events from an input topic, and one transaction a batch that carries scores, changes, dead letters
 /// and, in the change batch, the position.
@@ -204,6 +205,8 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
     ) throws { try unsafe follower.fetched(of: partition, after: seq, visit) }
 
     package func changelogEnd(of partition: Int) -> UInt64? { lock.withLock { heads[partition] } }
+
+    package var memory: StoreMemory? { nil }
 
     package func close() {
         membership.report(lock.withLock { owned.mapValues(\.position) })

@@ -35,11 +35,13 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
         let hooks = ClientHooks()
         hooks.log = log
         client = try KafkaClient(.consumer, configuration.reading("reader", fetchWait: fetchWait), hooks: hooks)
-        guard let partitions = try client.partitions(of: configuration.input) else {
+        guard let partitions = try client.partitions(of: configuration.input, waitingSeconds: founds ? 5 : 0) else {
             throw KafkaLogError.missingTopic(configuration.input)
         }
         for topic in [configuration.changes, configuration.scores, configuration.deadLetters] {
-            guard let count = try client.partitions(of: topic) else { throw KafkaLogError.missingTopic(topic) }
+            guard let count = try client.partitions(of: topic, waitingSeconds: founds ? 5 : 0) else {
+                throw KafkaLogError.missingTopic(topic)
+            }
             guard count == partitions else {
                 throw KafkaLogError.partitionsDiffer(topic: topic, have: count, want: partitions)
             }

@@ -68,6 +68,9 @@ package struct KafkaTopics {
         let missing = Set(found.filter { $0.partitions == nil }.map(\.name))
         let wanted = Self.plan(configuration, partitions: count).filter { missing.contains($0.name) }
         for plan in wanted { try make(plan) }
+        for plan in wanted where try client.partitions(of: plan.name, waitingSeconds: 10) == nil {
+            throw KafkaLogError.missingTopic(plan.name)
+        }
         return wanted
     }
 

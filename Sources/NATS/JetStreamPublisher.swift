@@ -41,6 +41,8 @@ package final class JetStreamPublisher: DeltaPublisher, Sendable {
                         natsConnection_Publish(connection.handle, inbox, encoded.baseAddress, Int32(encoded.count)))
                 })
         }
+        // The server knows of the subscription before anybody is told that this relay is there.
+        if connection.isConnected { connection.flush() }
     }
 
     /// Connected, and the stream is there.

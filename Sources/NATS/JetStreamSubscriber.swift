@@ -29,7 +29,9 @@ package final class JetStreamSubscriber: DeltaSubscriber, @unchecked Sendable {
         try unsafe NATSError.check("make an inbox", natsInbox_Create(&text))
         inbox = unsafe text.map { unsafe String(cString: $0) } ?? ""
         unsafe natsInbox_Destroy(text)
-        answers = try unsafe NATSSubscription(connection, subject: inbox) { bytes, _ in
+        answers = try unsafe NATSSubscription(connection, subject: inbox) { bytes, message in
+            // The server's word that no relay is there: the replica asks again.
+            guard unsafe !natsMsg_IsNoResponders(message) else { return }
             unsafe queue.offer(.batch(Array(bytes), busSequence: 0), bytes: bytes.count)
         }
     }
@@ -79,7 +81,7 @@ package final class JetStreamSubscriber: DeltaSubscriber, @unchecked Sendable {
 /// `@unchecked Sendable`: guarded by the condition.
 private final class MessageQueue: @unchecked Sendable {
     private let condition = NSCondition()
-    private var messages: [(message: BusMessage, bytes: Int)] = []
+    private var messages: [(message: BusMessage, bytes: Int)?] = []
     private var head = 0
     private var bytes = 0
     private var closed = false
@@ -101,7 +103,9 @@ private final class MessageQueue: @unchecked Sendable {
         let deadline = Date(timeIntervalSinceNow: Double(waitMicroseconds) / 1_000_000)
         while head == messages.count, !closed, condition.wait(until: deadline) {}
         guard head < messages.count else { return nil }
-        let (message, count) = messages[head]
+        guard let (message, count) = messages[head] else { preconditionFailure("what waits was not taken") }
+        // Nothing that was taken stays in memory until the array moves up.
+        messages[head] = nil
         head += 1
         if head == messages.count || head > 1024 {
             messages.removeFirst(head)

@@ -9,7 +9,11 @@ package struct NATSError: Error, CustomStringConvertible, Sendable {
     init(_ operation: String, _ status: natsStatus) {
         self.operation = operation
         self.status = Int(status.rawValue)
-        text = unsafe String(cString: natsStatus_GetText(status))
+        let name = unsafe String(cString: natsStatus_GetText(status))
+        // The library keeps the reason beside the status, a thread its own: a server's refusal is there alone.
+        var last = NATS_OK
+        let reason = unsafe nats_GetLastError(&last).map { unsafe String(cString: $0) } ?? ""
+        text = last == status && !reason.isEmpty && reason != name ? "\(name): \(reason)" : name
     }
 
     package var description: String { "\(operation): \(text)" }

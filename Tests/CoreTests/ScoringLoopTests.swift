@@ -61,6 +61,7 @@ final class TestCore {
     let folder = NSTemporaryDirectory() + "/core-\(UUID().uuidString)"
     let pipeline: Pipeline
     let log: EmbeddedLog
+    let view: View
     let faults: AbortingLog
     private(set) var loop: ScoringLoop
     let figures = CoreFigures()
@@ -70,9 +71,10 @@ final class TestCore {
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         log = try EmbeddedLog(path: folder + "/log", partitions: 3, lingerMicroseconds: 0)
         faults = AbortingLog(log)
+        view = try View(path: folder + "/core")
         loop = try ScoringLoop(
-            log: faults, view: try View(path: folder + "/core"), pipeline: pipeline, model: nil, figures: figures,
-            eventsMax: 50, commitsBeside: commitsBeside)
+            log: faults, view: view, pipeline: pipeline, model: nil, figures: figures, eventsMax: 50,
+            commitsBeside: commitsBeside)
     }
 
     deinit { try? FileManager.default.removeItem(atPath: folder) }
@@ -155,6 +157,26 @@ extension TestCore {
         let rows = try core.committed()
         #expect(rows.count == 500 && rows.values.allSatisfy { $0.count == 1 })
         #expect(core.figures.current.scored == 500)
+    }
+
+    /// The memory of both stores, in the text that a scraper reads.
+    @Test func memoryAsText() throws {
+        let core = try TestCore()
+        try core.append((0..<20).map { (core.event($0, customer: $0), $0) })
+        try core.drain()
+        let routes = IngestRoutes(log: core.log, view: core.view, pipeline: core.pipeline, figures: core.figures)
+        let lines = routes.metricsText().split(separator: "\n")
+        #expect(lines.contains("# HELP tideline_store_memory_bytes Memory of RocksDB, by store and part."))
+        #expect(lines.contains("# TYPE tideline_store_memory_bytes gauge"))
+        #expect(lines.contains("tideline_core_scored_total 20"))
+        for store in ["log", "view"] {
+            for part in ["memtables", "memtables_read", "files", "cache", "cache_pinned"] {
+                let start = "tideline_store_memory_bytes{store=\"\(store)\",part=\"\(part)\"} "
+                let value = try #require(lines.first { $0.hasPrefix(start) }?.dropFirst(start.count))
+                #expect(UInt64(value) != nil)
+            }
+        }
+        #expect(core.log.memory?.memtables ?? 0 > 0)
     }
 
     @Test func duplicatesAreDroppedAndDeadLettersSayWhy() throws {

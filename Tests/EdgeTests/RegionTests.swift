@@ -158,6 +158,25 @@ final class RefusingBus: DeltaSubscriber, @unchecked Sendable {
         #expect(region.figures.divergences == 0)
     }
 
+    /// Each figure of a region, and its store's memory, in the text that a scraper reads.
+    @Test func figuresAsText() throws {
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let region = try region("eu")
+        let routes = EdgeRoutes(region, clock: clock)
+        #expect(routes.metricsText().contains("# TYPE tideline_store_memory_bytes gauge\n"))
+        try events(0..<20)
+        try run([region])
+        let lines = routes.metricsText().split(separator: "\n").map(String.init)
+        #expect(lines.contains("tideline_edge_events_total{region=\"eu\"} 20"))
+        #expect(lines.contains("# HELP tideline_store_memory_bytes Memory of RocksDB, by store and part."))
+        for part in ["memtables", "memtables_read", "files", "cache", "cache_pinned"] {
+            let start = "tideline_store_memory_bytes{region=\"eu\",store=\"view\",part=\"\(part)\"} "
+            let value = try #require(lines.first { $0.hasPrefix(start) }?.dropFirst(start.count))
+            let bytes = try #require(UInt64(value))
+            if part == "memtables" { #expect(bytes > 0) }
+        }
+    }
+
     @Test func aBusThatLosesBatchesIsRepaired() throws {
         defer { try? FileManager.default.removeItem(atPath: folder) }
         let regions = try [region("eu"), region("us")]

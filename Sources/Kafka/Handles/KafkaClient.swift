@@ -73,6 +73,16 @@ import Service
         return unsafe made
     }
 
+    /// A topic's number of partitions, waiting for a topic that was made a moment ago: a broker hears of it later than the one that made it.
+    func partitions(of topic: String, waitingSeconds: Double) throws(KafkaError) -> Int? {
+        let deadline = Date(timeIntervalSinceNow: waitingSeconds)
+        while true {
+            let found = try partitions(of: topic)
+            guard found == nil, Date() < deadline else { return found }
+            Thread.sleep(forTimeInterval: 0.05)
+        }
+    }
+
     /// A topic's number of partitions, asked of the brokers; `nil` where it is not there.
     func partitions(of topic: String) throws(KafkaError) -> Int? {
         let local = try unsafe self.topic(topic)

@@ -19,7 +19,8 @@ internal import CNATS
     convenience init(
         _ connection: NATSConnection, subject: String, queue: String? = nil, _ receive: @escaping Receiver
     ) throws(NATSError) {
-        unsafe try self.init(connection, "subscribe to \(subject)", unsafe receive) { subscription, closure in
+        unsafe try self.init(connection, "subscribe to \(subject)", pendingBytesMax: 16 << 20, unsafe receive) {
+            subscription, closure in
             if let queue {
                 unsafe natsConnection_QueueSubscribe(&subscription, connection.handle, subject, queue, deliver, closure)
             } else {
@@ -35,7 +36,9 @@ internal import CNATS
         _ connection: NATSConnection, stream: String, subject: String, after sequence: UInt64?,
         _ receive: @escaping Receiver
     ) throws(NATSError) {
-        unsafe try self.init(connection, "consume \(stream)", unsafe receive) { subscription, closure in
+        // More than the 32 MB that the server has under way at most before it waits for us (flow control).
+        unsafe try self.init(connection, "consume \(stream)", pendingBytesMax: 48 << 20, unsafe receive) {
+            subscription, closure in
             unsafe stream.withCString { name in
                 var options = unsafe jsSubOptions()
                 unsafe jsSubOptions_Init(&options)
@@ -43,6 +46,9 @@ internal import CNATS
                 unsafe options.ManualAck = true
                 unsafe options.Config.AckPolicy = js_AckNone
                 unsafe options.Config.MaxDeliver = 1
+                // It ends with its server. One on the server's disk would live on there, as it stood some seconds before a
+                // crash, and send again what we have.
+                unsafe options.Config.MemoryStorage = true
                 unsafe options.Config.FlowControl = true
                 unsafe options.Config.Heartbeat = 1_000_000_000
                 unsafe options.Config.DeliverPolicy = sequence == nil ? js_DeliverNew : js_DeliverByStartSequence
@@ -55,7 +61,7 @@ internal import CNATS
     }
 
     private init(
-        _ connection: NATSConnection, _ operation: String, _ receive: @escaping Receiver,
+        _ connection: NATSConnection, _ operation: String, pendingBytesMax: Int, _ receive: @escaping Receiver,
         _ subscribe: (inout OpaquePointer?, UnsafeMutableRawPointer) -> natsStatus
     ) throws(NATSError) {
         let closure = unsafe Unmanaged.passRetained(Box(receive)).toOpaque()
@@ -69,7 +75,7 @@ internal import CNATS
         self.connection = connection
         unsafe self.closure = unsafe closure
         // What waits in the library is bounded; beyond it the bus drops, and a replica sees a gap.
-        unsafe natsSubscription_SetPendingLimits(handle, 65_536, 64 << 20)
+        unsafe natsSubscription_SetPendingLimits(handle, 65_536, Int32(pendingBytesMax))
         unsafe natsSubscription_SetOnCompleteCB(handle, { closure in unsafe release(closure) }, unsafe closure)
     }
 

@@ -45,14 +45,16 @@ enum CoreCommand {
         try FileManager.default.createDirectory(atPath: dir, withIntermediateDirectories: true)
         let eventLog = try openLog(arguments, pipeline, dir: dir, log: log)
         let figures = CoreFigures()
+        let view = try View(path: "\(dir)/core")
         let loop = try ScoringLoop(
-            log: eventLog, view: try View(path: "\(dir)/core"), pipeline: pipeline, model: model, figures: figures,
+            log: eventLog, view: view, pipeline: pipeline, model: model, figures: figures,
             eventsMax: try arguments.int("--batch", in: 1...2000) ?? 2000, commitsBeside: true)
         let core = CoreRole(log: log, eventLog: eventLog, loop: loop, figures: figures)
         if let nats = arguments.string("--nats") { try core.startRelay(url: nats, pipeline: pipeline.name) }
         core.startLoop()
         let server = makeServer(
-            port: port, eventLog: eventLog, pipeline: pipeline, figures: figures, relayMetrics: core.relayMetrics)
+            port: port, eventLog: eventLog, view: view, pipeline: pipeline, figures: figures,
+            relayMetrics: core.relayMetrics)
         let bound = try server.start()
         log.info(
             "ready",
@@ -82,11 +84,11 @@ enum CoreCommand {
     }
 
     private static func makeServer(
-        port: UInt16, eventLog: any IngestLog, pipeline: Pipeline, figures: CoreFigures,
+        port: UInt16, eventLog: any IngestLog, view: View, pipeline: Pipeline, figures: CoreFigures,
         relayMetrics: @escaping @Sendable () -> String
     ) -> HTTPServer {
         var router = Router()
-        let routes = IngestRoutes(log: eventLog, pipeline: pipeline, figures: figures)
+        let routes = IngestRoutes(log: eventLog, view: view, pipeline: pipeline, figures: figures)
         routes.install(in: &router)
         let metrics = Metrics()
         router.get("/metrics") { _ in

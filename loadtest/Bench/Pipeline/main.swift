@@ -58,7 +58,9 @@ struct Input {
 
     func append(to log: any IngestLog) throws {
         // A bounded number of requests under way.
-        let room = DispatchSemaphore(value: 64)
+        // It must not die below the value that it was made with.
+        let room = DispatchSemaphore(value: 0)
+        for _ in 0..<64 { room.signal() }
         defer { for _ in 0..<64 { room.wait() } }
         try bytes.withUnsafeBytes { all in
             var next = 0

@@ -1,7 +1,8 @@
 """Recomputes every feature and score of a log in plain Python and compares; Tests/recompute calls it.
 
 It follows docs/pipelines.md and shares no code with the product: the past of an entity is a list of its events, a
-window is those of them that lie between two tile edges. The order is that of commit; each batch's frontier confirms it.
+window is those of them that lie between two tile edges. A batch saw its own partition's past, and of the others that up
+to the frontier which it recorded, whichever core committed it.
 """
 
 import argparse
@@ -305,13 +306,40 @@ def clock(name, moment):
 class Recomputation:
     def __init__(self, pipeline):
         self.pipeline = pipeline
-        self.past = defaultdict(Past)
+        # The past as each partition's batches see it.
+        self.past = defaultdict(lambda: defaultdict(Past))
         self.known = defaultdict(OrderedDict)
+        # What each batch added, by partition: entity, whether it is shared, event and moment.
+        self.added = defaultdict(list)
+        # How far each partition's past holds the others'.
+        self.seen = defaultdict(dict)
+        self.shared = set(list(pipeline.entities)[1:])
         self.spans = {needs[2]: duration(needs[2]) for _, _, needs in pipeline.features if isinstance(needs, tuple)}
         self.levels = {over: level_of(length) for over, length in self.spans.items()}
         self.used = {
             entity: {self.levels[needs[2]] for _, _, needs in pipeline.features
                      if isinstance(needs, tuple) and needs[0] == entity} for entity in pipeline.entities}
+
+    def begin(self, partition, frontier):
+        """Brings the partition's past up to what its next batch read. Says what cannot be."""
+        seen = self.seen[partition]
+        faults = [f"read {seq} of partition {other}, which has {len(self.added[other])}"
+                  for other, seq in frontier.items() if seq > len(self.added[other])]
+        if any(seen.get(other, 0) > seq for other, seq in frontier.items()):
+            # Another core has taken the partition over, and was behind the one before it.
+            self.past[partition].clear()
+            seen.clear()
+            for batch in self.added[partition]:
+                for key, _, event, moment in batch:
+                    self.past[partition][key].add(event, moment)
+        for other, seq in frontier.items():
+            for batch in self.added[other][seen.get(other, 0):seq]:
+                for key, shared, event, moment in batch:
+                    if shared:
+                        self.past[partition][key].add(event, moment)
+            seen[other] = seq
+        self.added[partition].append([])
+        return faults
 
     def take(self, partition, item):
         """What the log should say of an input: its outcome, and for a scored one its flags and row."""
@@ -332,7 +360,9 @@ class Recomputation:
         for name in self.pipeline.entities:
             if not event[name]:
                 continue
-            past = self.past[event["tenant"], name, event[name]]
+            key = event["tenant"], name, event[name]
+            past = self.past[partition][key]
+            self.added[partition][-1].append((key, name in self.shared, event, moment))
             pasts[name], before[name] = past, past.newest
             lost = past.add(event, moment)
             if any(lost[level] for level in self.used[name]):
@@ -441,10 +471,11 @@ def main():
         for line in file:
             batch = json.loads(line)
             partition = batch["partition"]
-            others = {str(other): seq for other, seq in positions.items() if other != partition}
-            if {other: seq for other, seq in batch["frontier"].items() if seq} != others \
-                    or batch["seq"] != positions.get(partition, 0) + 1:
-                faults.append(f"batch {partition}/{batch['seq']} read {batch['frontier']}, committed were {positions}")
+            frontier = {int(other): seq for other, seq in batch["frontier"].items()}
+            found = recomputation.begin(partition, frontier)
+            if batch["seq"] != positions.get(partition, 0) + 1:
+                found.append(f"follows {positions.get(partition, 0)}")
+            faults += [f"batch {partition}/{batch['seq']} {text}" for text in found]
             positions[partition] = batch["seq"]
             for item in batch["events"]:
                 place = f"{partition}/{item['offset']}"

@@ -1,11 +1,15 @@
+import Features
 import Foundation
 import HTTP
 
 /// `tideline lag`: how far each region is behind the core.
 enum LagCommand {
     static let command = Command(
-        name: "lag", summary: "Say how far each region is behind the core, in batches and in time.",
-        discussion: "Reads the endpoints file of a running world. Exit 1 where a region is not fresh.",
+        name: "lag", summary: "Say how far the core is behind the events, and each region behind the core.",
+        discussion: """
+            Reads the endpoints file of a running world. Exit 1 where a region is not fresh. With --kafka it reads the log
+            instead, and needs no core: records that wait, and the age of the oldest; both are 0 where nothing waits.
+            """,
         options: [
             CommandOption("--endpoints", "FILE", help: "What `tideline up --endpoints FILE` wrote."),
             CommandOption(
@@ -14,12 +18,19 @@ enum LagCommand {
                 "--regions", "LIST",
                 default: "eu=http://127.0.0.1:8411,us=http://127.0.0.1:8412,ap=http://127.0.0.1:8413",
                 help: "The regions, without an endpoints file."),
+            LogPlace.kafkaOption,
+            CommandOption(
+                "--pipeline", "FILE", default: Places.file("pipelines/cards.yaml"),
+                help: "The pipeline file, with --kafka."),
             CommandOption("--json", help: "Print JSON."),
         ],
-        examples: ["tideline lag", "tideline lag --json --endpoints world.json"],
+        examples: [
+            "tideline lag", "tideline lag --kafka 127.0.0.1:9092", "tideline lag --json --endpoints world.json",
+        ],
         run: { try run($0) })
 
     static func run(_ arguments: ParsedArguments) throws -> Int32 {
+        if arguments.string("--kafka") != nil { return try logLag(arguments) }
         let endpoints = try Endpoints(arguments)
         let core = Endpoints.status(endpoints.core)
         let backlog = (core?["backlogEvents"] as? NSNumber)?.intValue
@@ -61,6 +72,22 @@ enum LagCommand {
             }
         }
         return core != nil && regions.allSatisfy { $0["state"] as? String == "fresh" } ? 0 : 1
+    }
+}
+
+extension LagCommand {
+    private static func logLag(_ arguments: ParsedArguments) throws -> Int32 {
+        let pipeline = try Pipeline(path: arguments.string("--pipeline") ?? "")
+        let place = try LogPlace.Reading(arguments, pipeline, role: "lag")
+        defer { place.end() }
+        let lag = try LogLag(place.reader)
+        if arguments.flag("--json") {
+            let data = try JSONSerialization.data(withJSONObject: lag.object, options: [.sortedKeys, .prettyPrinted])
+            print(String(decoding: data, as: UTF8.self))
+        } else {
+            print(lag.text)
+        }
+        return 0
     }
 }
 

@@ -41,7 +41,8 @@ package protocol EventLog: AnyObject, Sendable {
 
 package enum LogStep: Equatable, Sendable {
     case assigned(partition: Int)
-    case revoked(partition: Int)
+    /// The partition is no longer ours, or none is.
+    case revoked(partition: Int?)
     /// `batch` holds events of this partition.
     case events(partition: Int)
     /// Nothing came in the time given.

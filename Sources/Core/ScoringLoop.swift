@@ -32,6 +32,9 @@ package final class ScoringLoop {
     /// What the log has, and this state too: of our own partitions, and of the others as far as they are followed.
     private var committed: [AppliedPosition?]
     private var isOurs: [Bool]
+    /// Whether a partition was read to its end since the start. Until then the view's tiles may be newer than its
+    /// frontier, so that no event may be scored on them.
+    private var isCaughtUp: [Bool]
     private var nextFollow: Int64 = 0
     /// How often the other cores' partitions are followed, microseconds: their shared tiles are as old as this.
     private static let followMicroseconds: Int64 = 20_000
@@ -54,6 +57,7 @@ package final class ScoringLoop {
         next = Flight(eventsMax: eventsMax, compression: compression, lineage: log.lineage)
         spare = Flight(eventsMax: eventsMax, compression: compression, lineage: log.lineage)
         isOurs = Array(repeating: false, count: log.partitions)
+        isCaughtUp = isOurs
         lane = CommitLane(log, clock: clock, hasThread: commitsBeside)
         try checkpoint.restore(lineage: log.lineage)
         committed = (0..<log.partitions).map { [checkpoint] in checkpoint.position(of: $0) }
@@ -76,7 +80,7 @@ package final class ScoringLoop {
             return try assign(partition)
         case .revoked(let partition):
             _ = try settle()
-            isOurs[partition] = false
+            for index in isOurs.indices where partition == nil || partition == index { isOurs[index] = false }
             return .idle
         case .events(let partition):
             try stage(partition)
@@ -96,6 +100,11 @@ package final class ScoringLoop {
         try log.takeOver(partition: partition)
         let replayed = try unsafe replay(partition) { try unsafe log.changelog(of: partition, after: $0, $1) }
         isOurs[partition] = true
+        isCaughtUp[partition] = true
+        for other in 0..<log.partitions where !isCaughtUp[other] {
+            _ = try unsafe replay(other) { try unsafe log.changelog(of: other, after: $0, $1) }
+            isCaughtUp[other] = true
+        }
         try log.seek(partition: partition, to: committed[partition]?.endOffset ?? 0)
         return .assigned(partition: partition, replayed: replayed)
     }

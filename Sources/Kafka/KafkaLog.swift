@@ -20,7 +20,10 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
     private let configuration: KafkaConfiguration
     private let log: Log
     private let clock: any WallClock
-    private let membership: Membership
+    private var membership: Membership
+    private let slot: Int
+    /// When this worker found itself fenced out of its slot, lately.
+    private var fencings: [Int64] = []
     private let ingest: KafkaIngest
     private let fetcher: KafkaClient
     private let wake = KafkaWake()
@@ -53,6 +56,7 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
         hooks.log = log
         fetcher = try KafkaClient(.consumer, configuration.reading("input", fetchWait: 100), hooks: hooks)
         ingest = try KafkaIngest(configuration, log: log)
+        self.slot = slot
         membership = try Membership(configuration, instance: configuration.instance(slot: slot), log: log)
     }
 
@@ -89,7 +93,9 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
 
     private func change() throws -> LogStep? {
         if let partition = retakes.popLast(), membership.isOwned(partition) { return .assigned(partition: partition) }
-        switch try membership.poll() {
+        let change: Membership.Change?
+        do { change = try membership.poll() } catch { return try rejoin(error) }
+        switch change {
         case .assigned(let partition):
             log.info("assigned", ["partition": partition])
             return .assigned(partition: partition)
@@ -102,6 +108,22 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
             return .revoked(partition: partition)
         case nil: return nil
         }
+    }
+
+    /// A worker whose session ended while the brokers were away is fenced by its own former self: it joins anew. One whose
+    /// slot another worker holds would be fenced again and again: then the error stands.
+    private func rejoin(_ error: any Error) throws -> LogStep? {
+        let now = clock.now
+        fencings = fencings.filter { $0 > now - 60_000_000 } + [now]
+        guard fencings.count <= 3 else { throw error }
+        log.warning("joining the group anew", ["because": "\(error)", "times": fencings.count])
+        lock.withLock {
+            owned.removeAll()
+            heads.removeAll()
+            retakes.removeAll()
+        }
+        membership = try Membership(configuration, instance: configuration.instance(slot: slot), log: log)
+        return .revoked(partition: nil)
     }
 
     private func fill(

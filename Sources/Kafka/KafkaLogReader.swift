@@ -11,6 +11,8 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
     package let partitions: Int
     private let configuration: KafkaConfiguration
     private let client: KafkaClient
+    /// Looks here and there. A client reads a partition once at a time, and `client` follows some.
+    private let probe: KafkaClient
     private let lock = NSLock()
     private var following: [Int: Following] = [:]
     private var followingInput: [Int: Following] = [:]
@@ -35,6 +37,7 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
         let hooks = ClientHooks()
         hooks.log = log
         client = try KafkaClient(.consumer, configuration.reading("reader", fetchWait: fetchWait), hooks: hooks)
+        probe = try KafkaClient(.consumer, configuration.reading("probe", fetchWait: 10), hooks: hooks)
         guard let partitions = try client.partitions(of: configuration.input, waitingSeconds: founds ? 5 : 0) else {
             throw KafkaLogError.missingTopic(configuration.input)
         }
@@ -47,7 +50,7 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
             }
         }
         self.partitions = partitions
-        lineage = try LineageRecord.agree(configuration, reader: client, founds: founds)
+        lineage = try LineageRecord.agree(configuration, reader: probe, founds: founds)
     }
 
     // MARK: input
@@ -122,7 +125,7 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
         var seq: UInt64 = 0
         while high > low {
             let from = max(low, high - step)
-            try client.records(configuration.changes, partition, from: from, to: high) { record in
+            try probe.records(configuration.changes, partition, from: from, to: high) { record in
                 if let found = unsafe Self.seq(record.value) { seq = found }
                 return true
             }
@@ -177,7 +180,7 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
         while after - before > 64 {
             let middle = before + (after - before) / 2
             var found: (offset: Int64, seq: UInt64)?
-            try client.records(configuration.changes, partition, from: middle, to: after) { record in
+            try probe.records(configuration.changes, partition, from: middle, to: after) { record in
                 guard let seq = unsafe Self.seq(record.value) else { return true }
                 found = (record.offset, seq)
                 return false
@@ -203,7 +206,7 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
     ) throws {
         let (low, high) = try locked { try client.watermarks(configuration.scores, partition) }
         try locked {
-            try client.records(configuration.scores, partition, from: low, to: high) { record in
+            try probe.records(configuration.scores, partition, from: low, to: high) { record in
                 guard let found = unsafe ScoreLine.seq(record.value) else {
                     throw KafkaLogError.corrupt("a score without a seq")
                 }
@@ -217,7 +220,7 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
     ) throws {
         let (low, high) = try locked { try client.watermarks(configuration.deadLetters, partition) }
         try locked {
-            try client.records(configuration.deadLetters, partition, from: low, to: high) { record in
+            try probe.records(configuration.deadLetters, partition, from: low, to: high) { record in
                 guard unsafe record.key.count == 8, let letters = unsafe DeadLetter.read(record.value) else {
                     throw KafkaLogError.corrupt("dead letters")
                 }

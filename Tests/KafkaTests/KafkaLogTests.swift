@@ -252,6 +252,24 @@ struct KafkaLogTests {
             }
             #expect(found == Array((after + 1...after + 3).prefix { $0 <= end }))
         }
+        // A look at the end does not cut off what is followed: a client reads a partition once at a time.
+        var next: UInt64 = 0
+        try reader.changelog(of: 0, after: 0) { seq, _ in
+            next = seq
+            return true
+        }
+        for start in stride(from: 1200, to: 1290, by: 30) {
+            try core.append((start..<start + 30).map { world.event($0, terminal: 2) }, world: world)
+            try core.run(until: { core.figures.current.scored == UInt64(start + 30) })
+            let newEnd = try reader.changelogEnd(of: 0)
+            #expect(newEnd > next)
+            try reader.changelog(of: 0, after: next) { seq, _ in
+                #expect(seq == next + 1)
+                next = seq
+                return true
+            }
+            #expect(next == newEnd)
+        }
     }
 
     @Test func whatIsMissingIsSaidWithItsRemedy() throws {

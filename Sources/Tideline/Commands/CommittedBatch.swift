@@ -5,28 +5,36 @@ import Core
 struct CommittedBatch {
     let partition: Int
     let seq: UInt64
-    /// One core commits one batch after another, so the sum of all positions that a batch knew is its place among them.
-    private let order: UInt64
-    private let frontier: [PartitionPosition]
 
-    /// All batches of a log, in the order in which its core committed them. Where the log goes on meanwhile, up to the
-    /// first one that read what is not among them.
+    /// All batches of a log, each after those that it read, whichever core committed it. Where the log goes on meanwhile,
+    /// what read a batch that is not among them is left out.
     static func inOrder(_ reader: any LogReader) throws -> [CommittedBatch] {
-        var batches: [CommittedBatch] = []
+        var frontiers: [[[PartitionPosition]]] = []
         for partition in 0..<reader.partitions {
-            try unsafe reader.changelog(of: partition, after: 0) { seq, encoded in
-                let frontier = try unsafe ChangeBatch(decoding: encoded).frontier
-                batches.append(
-                    CommittedBatch(
-                        partition: partition, seq: seq, order: frontier.reduce(seq) { $0 + $1.seq }, frontier: frontier)
-                )
+            var own: [[PartitionPosition]] = []
+            try unsafe reader.changelog(of: partition, after: 0) { _, encoded in
+                own.append(try unsafe ChangeBatch(decoding: encoded).frontier)
                 return true
             }
+            frontiers.append(own)
         }
-        batches.sort { $0.order < $1.order }
-        var ends = [UInt64](repeating: 0, count: reader.partitions)
-        for batch in batches { ends[batch.partition] = max(ends[batch.partition], batch.seq) }
-        return Array(batches.prefix { $0.frontier.allSatisfy { ends[Int($0.partition)] >= $0.seq } })
+        var batches: [CommittedBatch] = []
+        batches.reserveCapacity(frontiers.reduce(0) { $0 + $1.count })
+        var done = [Int](repeating: 0, count: reader.partitions)
+        var moved = true
+        while moved {
+            moved = false
+            for partition in frontiers.indices {
+                while done[partition] < frontiers[partition].count,
+                    frontiers[partition][done[partition]].allSatisfy({ done[Int($0.partition)] >= Int($0.seq) })
+                {
+                    done[partition] += 1
+                    batches.append(CommittedBatch(partition: partition, seq: UInt64(done[partition])))
+                    moved = true
+                }
+            }
+        }
+        return batches
     }
 
     func changes(_ reader: any LogReader) throws -> ChangeBatch? {

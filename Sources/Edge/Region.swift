@@ -174,16 +174,18 @@ package final class Region: @unchecked Sendable {
         }
         guard replica === active else { return }
         current.withLock {
-            $0.heardAt = now
-            for head in heartbeat.heads { $0.heads[head.partition] = head.seq }
-            $0.heardSentAt = heartbeat.sentAt
+            $0.partitions = replica.partitions
+            for head in heartbeat.heads where Int(head.partition) < replica.partitions {
+                $0.heard[head.partition] = (now, heartbeat.sentAt)
+                $0.heads[head.partition] = head.seq
+            }
             if replica.isComplete { $0.becameComplete() }
         }
     }
 
     /// A log of another lineage: its replica is built beside the one that serves.
     private func begin(_ heartbeat: Heartbeat) throws -> Replica {
-        let partitions = Int(heartbeat.heads.map(\.partition).max() ?? 0) + 1
+        let partitions = heartbeat.partitions
         log.info("following a log", ["lineage": heartbeat.lineage, "partitions": partitions])
         let replica = try open(heartbeat.lineage, partitions: partitions)
         if active == nil {

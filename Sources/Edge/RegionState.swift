@@ -19,10 +19,16 @@ package struct RegionStatus: Sendable {
     package var isConnected = false
     package var isComplete = false
     package var isRepairing = false
-    /// When the last heartbeat came; 0 for never.
-    package var heardAt: Int64 = 0
-    /// When that heartbeat was sent, by the core's clock.
-    package var heardSentAt: Int64 = 0
+    /// How many partitions the log has; 0 where nobody has said so.
+    package var partitions = 0
+    /// When each partition was last heard of, and when that was sent, by the core's clock. Cores that share a log each
+    /// speak of their own partitions: the silence of one is not covered by another's voice.
+    package var heard: [UInt32: (at: Int64, sentAt: Int64)] = [:]
+    /// When the partition that was silent longest was heard of; 0 where one never was.
+    package var heardAt: Int64 { isHeard ? heard.values.map(\.at).min() ?? 0 : 0 }
+    /// The same by the core's clock.
+    package var heardSentAt: Int64 { isHeard ? heard.values.map(\.sentAt).min() ?? 0 : 0 }
+    private var isHeard: Bool { partitions > 0 && heard.count >= partitions }
     /// When this replica last held everything that the log was known to have; 0 for never.
     package var completeAt: Int64 = 0
     /// The core's clock at that moment: what an answer is as of.

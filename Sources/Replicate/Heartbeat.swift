@@ -24,11 +24,14 @@ package struct Heartbeat: Equatable, Sendable {
     package var lineage: Lineage
     /// By the relay's clock, microseconds since 1970.
     package var sentAt: Int64
+    /// How many partitions the log has: the heads may be those of some, where several cores share it.
+    package var partitions: Int
     package var heads: [Head]
 
-    package init(lineage: Lineage, sentAt: Int64, heads: [Head]) {
+    package init(lineage: Lineage, sentAt: Int64, partitions: Int, heads: [Head]) {
         self.lineage = lineage
         self.sentAt = sentAt
+        self.partitions = partitions
         self.heads = heads
     }
 
@@ -37,8 +40,9 @@ package struct Heartbeat: Equatable, Sendable {
     package func encoded() -> [UInt8] {
         var writer = ByteWriter(capacity: 64 + heads.count * 36)
         writer.append(Self.magic)
-        writer.append(UInt16(1))
+        writer.append(UInt16(2))
         writer.append(UInt16(heads.count))
+        writer.append(UInt32(partitions))
         writer.append(lineage.high)
         writer.append(lineage.low)
         writer.append(sentAt)
@@ -55,18 +59,20 @@ package struct Heartbeat: Equatable, Sendable {
 
     /// `nil` where the bytes are not a heartbeat that this program reads.
     package init?(decoding bytes: UnsafeRawBufferPointer) {
-        guard bytes.count >= 36 else { return nil }
+        guard bytes.count >= 40 else { return nil }
         let covered = unsafe UnsafeRawBufferPointer(rebasing: bytes[..<(bytes.count - 4)])
         var reader = unsafe ByteReader(covered)
         guard
             unsafe crc32c(covered)
                 == UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: bytes.count - 4, as: UInt32.self)),
-            reader.read(UInt32.self) == Self.magic, reader.read(UInt16.self) == 1, let count = reader.read(UInt16.self),
+            reader.read(UInt32.self) == Self.magic, reader.read(UInt16.self) == 2, let count = reader.read(UInt16.self),
+            let partitions = reader.read(UInt32.self), partitions > 0, partitions <= 65_536,
             let high = reader.read(UInt64.self), let low = reader.read(UInt64.self), let sent = reader.read(Int64.self),
             reader.remaining == Int(count) * 36
         else { return nil }
         lineage = Lineage(high: high, low: low)
         sentAt = sent
+        self.partitions = Int(partitions)
         heads = []
         for _ in 0..<count {
             guard let partition = reader.read(UInt32.self), let seq = reader.read(UInt64.self),

@@ -49,7 +49,8 @@ package final class Relay {
         if now >= nextHeartbeat {
             nextHeartbeat = now + configuration.heartbeatMicroseconds
             let heads = try (0..<source.partitions).compactMap { try source.head(of: $0) }
-            try publisher.publish(Heartbeat(lineage: source.lineage, sentAt: now, heads: heads))
+            try publisher.publish(
+                Heartbeat(lineage: source.lineage, sentAt: now, partitions: source.partitions, heads: heads))
         }
         return more
     }

@@ -156,6 +156,11 @@ struct Verification {
                     good = false
                 }
             }
+            let known = (status["partitions"] as? [Any])?.count ?? 0
+            if known != reader.partitions {
+                verdict = "holds \(known) of \(reader.partitions) partitions"
+                good = false
+            }
             if status["lineage"] as? String != reader.lineage.description {
                 verdict = "follows another log"
                 good = false

@@ -1,4 +1,4 @@
-import Edge
+@testable import Edge
 import Testing
 
 @Suite struct RegionStatusTests {

@@ -25,9 +25,9 @@ package struct RegionStatus: Sendable {
     /// speak of their own partitions: the silence of one is not covered by another's voice.
     package var heard: [UInt32: (at: Int64, sentAt: Int64)] = [:]
     /// When the partition that was silent longest was heard of; 0 where one never was.
-    package var heardAt: Int64 { isHeard ? heard.values.map(\.at).min() ?? 0 : 0 }
+    package var heardAt: Int64 { isHeard ? heard.values.reduce(.max) { min($0, $1.at) } : 0 }
     /// The same by the core's clock.
-    package var heardSentAt: Int64 { isHeard ? heard.values.map(\.sentAt).min() ?? 0 : 0 }
+    package var heardSentAt: Int64 { isHeard ? heard.values.reduce(.max) { min($0, $1.sentAt) } : 0 }
     private var isHeard: Bool { partitions > 0 && heard.count >= partitions }
     /// When this replica last held everything that the log was known to have; 0 for never.
     package var completeAt: Int64 = 0

@@ -92,7 +92,8 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
     }
 
     private func change() throws -> LogStep? {
-        if let partition = retakes.popLast(), membership.isOwned(partition) { return .assigned(partition: partition) }
+        let retake = lock.withLock { retakes.popLast() }
+        if let partition = retake, membership.isOwned(partition) { return .assigned(partition: partition) }
         let change: Membership.Change?
         do { change = try membership.poll() } catch { return try rejoin(error) }
         switch change {
@@ -131,18 +132,19 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
     ) throws -> Bool {
         batch.begin(partition: partition, firstOffset: place.position)
         var any = true
-        while any, !batch.isFull {
+        var fits = true
+        while any, fits {
             any = try input.read(waitMilliseconds: 0) { record in
                 let offset = UInt64(record.offset)
                 // A position never goes back, whatever the client does.
                 guard offset >= batch.endOffset else { return true }
                 if unsafe batch.isFull || batch.count > 0 && batch.byteCount + record.value.count > batch.bytesMax {
+                    fits = false
                     return false
                 }
                 unsafe batch.append(record.value, appendTime: record.time, offset: offset)
                 return true
             }
-            if any, batch.count > 0, batch.byteCount + 65_536 > batch.bytesMax { break }
         }
         guard batch.count > 0 else { return false }
         place.position = batch.endOffset

@@ -66,6 +66,7 @@ let package = Package(
         kernel("CWindows"),
         kernel("CChecksum"),
         kernel("CProcess"),
+        kernel("CSpinGuard", linked: ["dl"]),
 
         room("Service", []),
         room("Changes", ["CChecksum", "CLZ4", "CZstd"], settings: eventPath),
@@ -75,7 +76,7 @@ let package = Package(
         room("Scoring", ["Changes", "Features", "CForest"], settings: eventPath),
         room("HTTP", ["CMicroHTTPD", "CCurl"]),
         room("Core", ["Service", "Changes", "Storage", "Features", "Scoring", "HTTP"], settings: eventPath),
-        room("Kafka", ["Service", "Changes", "Storage", "Core", "CRdkafka"]),
+        room("Kafka", ["Service", "Changes", "Storage", "Core", "CRdkafka", "CSpinGuard"]),
         room("Replicate", ["Service", "Changes", "Storage"]),
         room("NATS", ["Service", "Changes", "Replicate", "CNATS"]),
         room(

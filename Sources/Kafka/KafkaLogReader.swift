@@ -102,10 +102,6 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
         try locked { UInt64(try client.watermarks(configuration.input, partition).high) }
     }
 
-    package func inputStart(of partition: Int) throws -> UInt64 {
-        try locked { UInt64(try client.watermarks(configuration.input, partition).low) }
-    }
-
     // MARK: the changelog
 
     package func changelogEnd(of partition: Int) throws -> UInt64 {

@@ -10,7 +10,7 @@ enum ImportTable {
         "Scoring": ["Changes", "Features", "CForest"],
         "HTTP": ["CMicroHTTPD", "CCurl"],
         "Core": ["Service", "Changes", "Storage", "Features", "Scoring", "HTTP"],
-        "Kafka": ["Service", "Changes", "Storage", "Core", "CRdkafka"],
+        "Kafka": ["Service", "Changes", "Storage", "Core", "CRdkafka", "CSpinGuard"],
         "Replicate": ["Service", "Changes", "Storage"],
         "NATS": ["Service", "Changes", "Replicate", "CNATS"],
         "Edge": ["Service", "Changes", "Storage", "Vectors", "Features", "Scoring", "Replicate", "HTTP"],

@@ -31,6 +31,7 @@ import Service
         unsafe rd_kafka_conf_set_error_cb(configuration, failed)
         if kind == .producer { unsafe rd_kafka_conf_set_dr_msg_cb(configuration, delivered) }
         if hooks.membership != nil { unsafe rd_kafka_conf_set_rebalance_cb(configuration, rebalanced) }
+        unsafe SpinGuard.install(configuration)
         let type = kind == .producer ? RD_KAFKA_PRODUCER : RD_KAFKA_CONSUMER
         guard let handle = unsafe rd_kafka_new(type, configuration, &text, text.count) else {
             unsafe rd_kafka_conf_destroy(configuration)
@@ -104,19 +105,13 @@ import Service
 
 /// What a client's callbacks reach. It lives as long as its client.
 ///
-/// `@unchecked Sendable`: guarded by the lock; `membership` and `log` are set before the client is made.
+/// `@unchecked Sendable`: `membership` and `log` are set before the client is made.
 @safe final class ClientHooks: @unchecked Sendable {
     var membership: MembershipBox?
     var log: Log?
     private let limiter = LogLimiter(intervalMicroseconds: 1_000_000)
-    private let lock = NSLock()
-    private var lastError: String?
-
-    /// What the library said last.
-    var lastMessage: String? { lock.withLock { lastError } }
 
     fileprivate func note(_ text: String) {
-        lock.withLock { lastError = text }
         limiter.limited(now: SystemClock().now) { suppressed in
             log?.warning("kafka", ["says": text, "suppressed": suppressed])
         }

@@ -1,7 +1,7 @@
 internal import CWindows
 import Changes
 
-/// The memory of one entity's record: a head of ours, then the kernel's columns.
+/// The memory of one entity's record: a head of ours, then the kernel's tiles.
 ///
 /// Head, 192 bytes: hash (u64), last event time (i64 µs, 0 for none), dirty slots of the open batch (2 × u64), flags
 /// (u32), index (u32), key length (u16), key (up to 104 bytes), at 152 the rings.

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 // A turn of the loop asks for the time three times and takes .2 µs; one that does some work takes longer.
-enum { spinning_calls = 60, quick_ns = 2000, nap_ns = 100000 };
+enum { spinning_calls = 60, quick_ns = 2000, nap_ns = 250000 };
 
 static _Thread_local int watched;
 static _Thread_local int quick_calls;
@@ -21,7 +21,7 @@ typedef int (*clock_gettime_fn)(clockid_t, struct timespec *);
 static _Atomic(clock_gettime_fn) library_clock;
 
 void spin_guard_watch_this_thread(void) {
-    // Without it a nap of 100 µs takes 150.
+    // Without it a nap lasts 50 µs longer.
     prctl(PR_SET_TIMERSLACK, 1000, 0, 0, 0);
     watched = 1;
 }

@@ -5,10 +5,10 @@
 /// Window tiles of one entity, in one compact record: rings of 1-minute, 1-hour and 1-day tiles.
 ///
 /// A tile is known by its index, time divided by its width, counted from 1970. A ring holds the last tiles up to the
-/// entity's newest: a tile's slot is its index modulo the ring's size, and a bit says whether it is there. Per level the
-/// record holds columns (`count`, then for each measure those of `count`, `max`, `min`, `sum`, `square` that a feature of
-/// this level needs, then for each distinct a sketch): a window is a sum over the columns' slots whose bits are set, and
-/// it touches no other cache line. What nobody reads is not kept.
+/// entity's newest: a tile's slot is its index modulo the ring's size, and a bit says whether it is there. A tile is a row
+/// of bytes, the same in the record, in a change and in a partial: what an event adds lies in one or two cache lines a
+/// level, and a window touches those of its tiles that are there. (As columns, a ring of sums beside a ring of maxima,
+/// each event touched a line a column: twice the time where entities do not fit the caches.) What nobody reads is not kept.
 
 enum {
     TL_LEVELS = 3,
@@ -23,13 +23,13 @@ enum { TL_COUNT = 1, TL_MAX = 2, TL_MIN = 4, TL_SUM = 8, TL_SQUARE = 16, TL_COLU
 
 typedef struct {
     uint32_t slots;   // a power of two up to 64; 0 where no window needs the level
-    uint32_t offset;  // of the level's columns in the record
+    uint32_t offset;  // of the level's tiles in the record, [slot]
     uint32_t sketches;  // whether this level keeps the distinct sketches
-    uint32_t tile_bytes;  // of one tile in its row form
-    uint32_t partials_offset;  // of the tiles in row form, [slot][partition], in a shared record
-    uint32_t sketches_offset;  // of the sketches, from the level's columns
+    uint32_t tile_bytes;
+    uint32_t partials_offset;  // of the partitions' tiles, [slot][partition], in a shared record
+    uint32_t sketches_offset;  // of the sketches in a tile
     uint8_t columns[TL_MEASURES_MAX];  // which of TL_COUNT ... TL_SQUARE each measure keeps
-    uint32_t column_offset[TL_MEASURES_MAX][TL_COLUMNS];  // from the level's columns
+    uint32_t column_offset[TL_MEASURES_MAX][TL_COLUMNS];  // in a tile
     int64_t width;    // microseconds
 } tl_level_t;
 
@@ -63,21 +63,20 @@ typedef struct {
     uint8_t sketch[TL_DISTINCTS_MAX][TL_SKETCH_BYTES];
 } tl_window_t;
 
-/// Lays out a record whose columns begin at `head_bytes`. Levels' `slots`, `width`, `sketches` and `columns` are given.
+/// Lays out a record whose tiles begin at `head_bytes`. Levels' `slots`, `width`, `sketches` and `columns` are given.
 void tl_layout_finish(tl_layout_t *layout, uint32_t head_bytes);
 
-/// A tile in row form: index (u32), count (u32), then per measure the kept ones of count (u32), max (f32), min (f32),
-/// sum (f64), square (f64), then the sketches. Little-endian, unaligned: the form of a change and of a partial.
-/// An empty slot has index 0.
+/// A tile: index (u32), count (u32), then per measure the kept ones of count (u32), max (f32), min (f32), sum (f64),
+/// square (f64), then the sketches. Little-endian, unaligned. An empty slot is stored with index 0.
 void tl_tile_store(const void *record, const tl_layout_t *layout, int level, uint32_t slot, void *row);
 
 /// Takes in a tile: the ring moves on to it, or ignores one that is older than the ring.
 void tl_tile_load(void *record, const tl_layout_t *layout, int level, const void *row);
 
-/// Puts a slot's columns back as `tl_tile_store` gave them; the rings are put back apart from it.
+/// Puts a slot's tile back as `tl_tile_store` gave them; the rings are put back apart from it.
 void tl_slot_restore(void *record, const tl_layout_t *layout, int level, uint32_t slot, const void *row);
 
-/// Where a partial's tile lies, and the merge of one slot's partials, in the partitions' order, into the columns.
+/// Where a partial's tile lies, and the merge of one slot's partials, in the partitions' order, into the slot's own.
 void *tl_partial(void *record, const tl_layout_t *layout, int level, uint32_t slot, uint32_t partition);
 void tl_partials_merge(void *record, const tl_layout_t *layout, int level, uint32_t slot);
 
@@ -94,7 +93,7 @@ void tl_windows_read(const void *record, const tl_layout_t *layout, int64_t time
                      tl_window_t *windows);
 
 /// Adds one event to the tiles of every level. `values[m]` is NaN where measure m is missing; `hashes[d]` is 0 where
-/// distinct d is. In a shared record it goes to the partition's partials, which are merged into the columns. Returns 1
+/// distinct d is. In a shared record it goes to the partition's partials, which are merged into the slot's own. Returns 1
 /// where the event is older than a level's ring: it is late for its windows.
 int tl_add(void *record, const tl_layout_t *layout, int64_t time, uint32_t partition, const double *values,
            const uint64_t *hashes);
@@ -112,5 +111,5 @@ void tl_slab_free(void *slab, size_t bytes);
 /// counting for few values; standard error 13 %, under 10 % below 40 values.
 double tl_sketch_estimate(const uint8_t *sketch);
 
-/// 0 scalar, 1 AVX2 (sketches), 2 AVX-512 (windows too); -1 gives the choice back to the processor. All levels give the same bits.
+/// 0 scalar, 1 AVX2 (sketches); -1 gives the choice back to the processor. All levels give the same bits.
 void tl_windows_force_level(int level);

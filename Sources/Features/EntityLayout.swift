@@ -13,7 +13,12 @@ import Changes
     let entity: Pipeline.Entity
     let kind: UInt8
     let c: UnsafeMutablePointer<tl_layout_t>
-    private let levels: UnsafeMutablePointer<tl_level_t>
+    /// One a `TileLevel`.
+    let levels: UnsafeMutablePointer<tl_level_t>
+    /// The columns of the event that the entity's measures and distinct counts take.
+    let measureColumns: UnsafeMutablePointer<Int>
+    let distinctColumns: UnsafeMutablePointer<Int>
+    let shared: Bool
     /// The entity's windows, in the pipeline's order.
     let spans: UnsafeMutablePointer<tl_span_t>
     let spanCount: Int
@@ -26,6 +31,11 @@ import Changes
         unsafe c.initialize(to: tl_layout_t())
         unsafe levels = (UnsafeMutableRawPointer(c) + MemoryLayout<tl_layout_t>.offset(of: \.levels)!)
             .assumingMemoryBound(to: tl_level_t.self)
+        shared = entity.shared
+        unsafe measureColumns = .allocate(capacity: max(1, entity.measures.count))
+        unsafe measureColumns.initialize(from: entity.measures, count: entity.measures.count)
+        unsafe distinctColumns = .allocate(capacity: max(1, entity.distincts.count))
+        unsafe distinctColumns.initialize(from: entity.distincts, count: entity.distincts.count)
         spanCount = entity.windows.count
         unsafe spans = .allocate(capacity: max(1, spanCount))
         for (index, window) in entity.windows.enumerated() {
@@ -54,6 +64,8 @@ import Changes
     deinit {
         unsafe c.deallocate()
         unsafe spans.deallocate()
+        unsafe measureColumns.deallocate()
+        unsafe distinctColumns.deallocate()
     }
 
     /// Which columns of a measure the features of a level read. Every event has a required one: its count is the tile's.

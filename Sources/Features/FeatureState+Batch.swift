@@ -29,19 +29,20 @@ extension FeatureState {
     func encodeDirty(
         _ record: UnsafeMutableRawPointer, _ layout: EntityLayout, partition: Int, to writer: inout ByteWriter
     ) {
-        unsafe writer.append(layout.entity.shared ? partialLast(record, layout, partition) : RecordHead.last(record))
-        for level in TileLevel.all where layout.slots(level.index) > 0 {
-            var bits = unsafe RecordHead.dirty(record, level.firstBit >> 6) >> UInt64(level.firstBit & 63)
-            if level.slots < 64 { bits &= (1 << UInt64(level.slots)) - 1 }
+        unsafe writer.append(layout.shared ? partialLast(record, layout, partition) : RecordHead.last(record))
+        for level in 0..<Int(TL_LEVELS) where layout.slots(level) > 0 {
+            let firstBit = TileLevel.firstBit(level)
+            var bits = unsafe RecordHead.dirty(record, firstBit >> 6) >> UInt64(firstBit & 63)
+            if layout.slots(level) < 64 { bits &= (1 << UInt64(layout.slots(level))) - 1 }
             while bits != 0 {
                 let slot = UInt32(bits.trailingZeroBitCount)
                 bits &= bits - 1
-                writer.append(UInt8(level.index))
-                let target = unsafe writer.extend(by: layout.tileBytes(level.index))
-                unsafe copyTile(record, layout, level: level.index, slot: slot, partition: partition, to: target)
+                writer.append(UInt8(level))
+                let target = unsafe writer.extend(by: layout.tileBytes(level))
+                unsafe copyTile(record, layout, level: level, slot: slot, partition: partition, to: target)
                 // The batch itself moved the ring past this tile.
                 if unsafe target.loadUnaligned(as: UInt32.self) == 0 {
-                    writer.truncate(to: writer.count - 1 - layout.tileBytes(level.index))
+                    writer.truncate(to: writer.count - 1 - layout.tileBytes(level))
                 }
             }
         }
@@ -84,7 +85,7 @@ extension FeatureState {
             let layout = table(entry.table).layout
             let saved = unsafe UnsafeRawPointer(journal.bytes.base + entry.offset)
             let level = Int(entry.level)
-            if layout.entity.shared {
+            if layout.shared {
                 let row = unsafe tl_partial(entry.record, layout.c, Int32(level), entry.slot, UInt32(entry.partition))!
                 unsafe row.copyMemory(from: saved, byteCount: layout.tileBytes(level))
                 unsafe tl_partials_merge(entry.record, layout.c, Int32(level), entry.slot)
@@ -100,27 +101,25 @@ extension FeatureState {
 
     /// Keeps a slot's tile as it was before the batch, once.
     func save(
-        _ record: UnsafeMutableRawPointer, _ number: UInt16, level: TileLevel, slot: UInt32, partition: Int
+        _ record: UnsafeMutableRawPointer, _ number: UInt16, _ layout: EntityLayout, level: Int, slot: UInt32,
+        partition: Int
     ) {
-        guard unsafe !RecordHead.testAndSetDirty(record, bit: level.firstBit + Int(slot)) else { return }
-        let layout = table(number).layout
-        let bytes = layout.tileBytes(level.index)
+        guard unsafe !RecordHead.testAndSetDirty(record, bit: TileLevel.firstBit(level) + Int(slot)) else { return }
         let offset = open.bytes.count
-        let target = unsafe open.bytes.extend(by: bytes)
-        unsafe copyTile(record, layout, level: level.index, slot: slot, partition: partition, to: target)
+        let target = unsafe open.bytes.extend(by: layout.tileBytes(level))
+        unsafe copyTile(record, layout, level: level, slot: slot, partition: partition, to: target)
         unsafe open.entries.append(
             BatchJournal.Entry(
-                table: number, level: UInt8(level.index), partition: UInt16(partition), slot: slot, record: record,
+                table: number, level: UInt8(level), partition: UInt16(partition), slot: slot, record: record,
                 offset: offset))
     }
 
     /// Keeps a record's last event time, its rings and its partials' last event times as they were before the batch.
-    func saveHead(_ record: UnsafeMutableRawPointer, _ number: UInt16) {
-        let layout = table(number).layout
+    func saveHead(_ record: UnsafeMutableRawPointer, _ number: UInt16, _ layout: EntityLayout) {
         let offset = open.bytes.count
         unsafe open.bytes.append(RecordHead.last(record))
         unsafe open.bytes.append(RecordHead.rings(record))
-        if layout.entity.shared {
+        if layout.shared {
             unsafe open.bytes.append(
                 UnsafeRawBufferPointer(start: record + Int(layout.c.pointee.last_offset), count: partitions * 8))
         }
@@ -134,7 +133,7 @@ extension FeatureState {
     ) {
         unsafe RecordHead.setLast(record, Int64(littleEndian: saved.loadUnaligned(as: Int64.self)))
         unsafe RecordHead.setRings(record, saved + 8)
-        if layout.entity.shared {
+        if layout.shared {
             unsafe (record + Int(layout.c.pointee.last_offset)).copyMemory(
                 from: saved + 8 + MemoryLayout<tl_rings_t>.size, byteCount: partitions * 8)
         }
@@ -144,7 +143,7 @@ extension FeatureState {
         _ record: UnsafeMutableRawPointer, _ layout: EntityLayout, level: Int, slot: UInt32, partition: Int,
         to target: UnsafeMutableRawPointer
     ) {
-        if layout.entity.shared {
+        if layout.shared {
             let row = unsafe tl_partial(record, layout.c, Int32(level), slot, UInt32(partition))!
             unsafe target.copyMemory(from: row, byteCount: layout.tileBytes(level))
         } else {

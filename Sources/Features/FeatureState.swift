@@ -153,20 +153,24 @@ import Changes
         let layout = layouts[entity]
         let number = tableNumber(entity: entity, partition: partition)
         let record = unsafe record(in: number, key: key(tenant: tenant, kind: layout.kind, id: id))
-        for (index, column) in layout.entity.measures.enumerated() { unsafe values[index] = decoder.number(column) }
-        for (index, column) in layout.entity.distincts.enumerated() {
-            let text = unsafe decoder.text(column)
+        for index in 0..<Int(unsafe layout.c.pointee.measures) {
+            unsafe values[index] = decoder.number(layout.measureColumns[index])
+        }
+        for index in 0..<Int(unsafe layout.c.pointee.distincts) {
+            let text = unsafe decoder.text(layout.distinctColumns[index])
             unsafe hashes[index] = unsafe text.count == 0 ? 0 : max(1, stableHash(text, seed: 0x6469_7374))
         }
-        unsafe touch(record, number)
+        unsafe touch(record, number, layout)
         before[entity] = unsafe RecordHead.last(record)
-        for level in TileLevel.all where layout.slots(level.index) > 0 {
-            let slot = UInt32(time / level.width) & UInt32(level.slots - 1)
-            unsafe save(record, number, level: level, slot: slot, partition: partition)
+        for level in 0..<Int(TL_LEVELS) {
+            let slots = unsafe layout.levels[level].slots
+            guard slots > 0 else { continue }
+            let slot = unsafe UInt32(truncatingIfNeeded: time / layout.levels[level].width) & (slots - 1)
+            unsafe save(record, number, layout, level: level, slot: slot, partition: partition)
         }
         let late = unsafe tl_add(record, layout.c, time, UInt32(partition), values, hashes) != 0
         unsafe readWindows(record, layout, entity: entity, time: time)
-        if layout.entity.shared {
+        if layout.shared {
             let last = unsafe partialLast(record, layout, partition)
             if time > last { unsafe setPartialLast(record, layout, partition, time) }
         } else if unsafe time > RecordHead.last(record) {
@@ -243,12 +247,12 @@ import Changes
     /// The windows' aggregates of an entity, as the last read left them.
     func windows(of entity: Int) -> UnsafeMutablePointer<tl_window_t> { unsafe windows + windowBase[entity] }
 
-    func touch(_ record: UnsafeMutableRawPointer, _ number: UInt16) {
+    func touch(_ record: UnsafeMutableRawPointer, _ number: UInt16, _ layout: EntityLayout) {
         let flags = unsafe RecordHead.flags(record)
         guard !flags.contains(open.flag) else { return }
         unsafe RecordHead.setFlags(record, flags.union(open.flag))
         unsafe open.touched.append(Touched(table: number, record: record))
-        unsafe saveHead(record, number)
+        unsafe saveHead(record, number, layout)
     }
 
     /// No batch's outcome is open.

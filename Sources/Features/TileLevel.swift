@@ -5,12 +5,13 @@ package struct TileLevel: Sendable {
     package let width: Int64
     /// Slots of the ring, a power of two over the longest window.
     package let slots: Int
-    /// Where the level's slots begin among all slots of a record.
-    let firstBit: Int
+
+    /// Where a level's slots begin among all slots of a record.
+    static func firstBit(_ level: Int) -> Int { level == 0 ? 0 : 32 + 32 * level }
 
     package static let all = [
-        TileLevel(index: 0, width: 60_000_000, slots: 64, firstBit: 0),
-        TileLevel(index: 1, width: 3_600_000_000, slots: 32, firstBit: 64),
-        TileLevel(index: 2, width: 86_400_000_000, slots: 32, firstBit: 96),
+        TileLevel(index: 0, width: 60_000_000, slots: 64),
+        TileLevel(index: 1, width: 3_600_000_000, slots: 32),
+        TileLevel(index: 2, width: 86_400_000_000, slots: 32),
     ]
 }

@@ -224,7 +224,7 @@ final class Replica: @unchecked Sendable {
         let outcome: Result<Provisional, EventRefusal> = features.withLock { cell in
             if let refusal = unsafe cell.decoder.decode(event, readable: event.count) { return .failure(refusal) }
             guard let tenant = cell.decoder.tenant else { return .failure(EventRefusal("unknown tenant")) }
-            let partition = unsafe Changes.partition(of: cell.decoder.primaryEntity, count: partitions)
+            let partition = cell.state.home(of: cell.decoder, tenant: tenant)
             let time = pipeline.limits.effectiveTime(cell.decoder.time, takenAt: now).time
             var row = [Float](repeating: .nan, count: pipeline.features.count)
             unsafe row.withUnsafeMutableBufferPointer { buffer in

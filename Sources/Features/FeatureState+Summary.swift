@@ -13,14 +13,8 @@ extension FeatureState {
             guard utf8.count <= Pipeline.entityBytesMax else { return nil }
             let bytes = UnsafeRawBufferPointer(utf8)
             let key = unsafe key(tenant: tenant, kind: layouts[entity].kind, id: bytes)
-            // A primary entity lives in the partition that its id decides; under another key, in any.
-            let own = unsafe Changes.partition(of: bytes, count: partitions)
             guard entity == 0 else { return unsafe findStored(UInt16(partitions + entity - 1), key) }
-            if let found = unsafe findStored(UInt16(own), key) { return unsafe found }
-            for other in 0..<partitions where other != own {
-                if let found = unsafe findStored(UInt16(other), key) { return unsafe found }
-            }
-            return nil
+            return unsafe findPrimary(bytes, key)?.record
         }
         guard let record = unsafe record else { return nil }
         let layout = layouts[entity]
@@ -45,5 +39,24 @@ extension FeatureState {
             }
         }
         return unsafe (RecordHead.last(record), features)
+    }
+
+    /// The partition whose events a primary entity's are: where it was seen, else the one that our own hash gives.
+    package func home(of decoder: EventDecoder, tenant: Int) -> Int {
+        let id = unsafe decoder.primaryEntity
+        return unsafe findPrimary(id, key(tenant: tenant, kind: layouts[0].kind, id: id))?.partition
+            ?? Changes.partition(of: id, count: partitions)
+    }
+
+    /// Producers of other people's put an entity where their own hash says; ours is tried first.
+    private func findPrimary(
+        _ id: UnsafeRawBufferPointer, _ key: UnsafeRawBufferPointer
+    ) -> (partition: Int, record: UnsafeMutableRawPointer)? {
+        let own = unsafe Changes.partition(of: id, count: partitions)
+        for step in 0..<partitions {
+            let partition = (own + step) % partitions
+            if let found = unsafe findStored(UInt16(partition), key) { return unsafe (partition, found) }
+        }
+        return nil
     }
 }

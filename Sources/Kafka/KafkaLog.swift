@@ -39,12 +39,18 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
     /// Called after each commit, on the thread that commits: wakes the relay.
     package var onCommit: (@Sendable (_ partition: Int, _ seq: UInt64) -> Void)?
     private let acceptsGap: Bool
+    private let begin: Beginning
+
+    /// Where a pipeline without a changelog begins in an input that holds events, unless its group has a position.
+    package enum Beginning: String, CaseIterable, Sendable { case earliest, latest }
 
     /// Joins the group in a slot. Fails where the topics are not there.
     package init(
-        _ configuration: KafkaConfiguration, slot: Int, acceptsGap: Bool = false, log: Log,
+        _ configuration: KafkaConfiguration, slot: Int, begin: Beginning = .earliest, acceptsGap: Bool = false,
+        log: Log,
         clock: any WallClock = SystemClock()
     ) throws {
+        self.begin = begin
         self.configuration = configuration
         self.log = log
         self.clock = clock
@@ -155,7 +161,10 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
         guard let place = lock.withLock({ owned[partition] }) else { return }
         let (low, high) = try fetcher.watermarks(configuration.input, partition)
         var start = offset
-        if offset < UInt64(max(0, low)) {
+        if offset == 0, lock.withLock({ heads[partition] }) == 0 {
+            start = try beginning(of: partition, low: UInt64(max(0, low)), high: UInt64(max(0, high)))
+        }
+        if start < UInt64(max(0, low)) {
             guard acceptsGap || offset == 0 else {
                 throw KafkaLogError.positionDeleted(partition: partition, position: offset, first: UInt64(low))
             }
@@ -166,12 +175,25 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
             throw KafkaLogError.positionBeyondEnd(partition: partition, position: offset, end: UInt64(max(0, high)))
         }
         // The old reader ends first: a client reads a partition once at a time.
-        lock.withLock { place.input = nil }
+        lock.withLock {
+            place.input = nil
+            place.settled = start
+        }
         place.position = offset
         let input = try PartitionReader(
             fetcher, topic: configuration.input, partition: partition, from: Int64(start), wake: wake)
         lock.withLock { place.input = input }
         wake.set()
+    }
+
+    /// Where a partition without a changelog begins. The group's position goes before `begin`: a core that was told `latest`
+    /// and ended before its first commit goes on where it began.
+    private func beginning(of partition: Int, low: UInt64, high: UInt64) throws -> UInt64 {
+        if let reported = try membership.reported(partition), (low...high).contains(reported) { return reported }
+        let start = begin == .latest ? high : low
+        if start > 0 { log.info("begins", ["partition": partition, "offset": start, "at": begin.rawValue]) }
+        membership.report([partition: start])
+        return start
     }
 
     package func takeOver(partition: Int) throws {
@@ -192,7 +214,10 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
         switch outcome {
         case .committed:
             unsafe recent.append(commit.partition, commit.seq, unsafe commit.changes)
-            lock.withLock { heads[commit.partition] = commit.seq }
+            lock.withLock {
+                heads[commit.partition] = commit.seq
+                place.settled = commit.endOffset
+            }
             onCommit?(commit.partition, commit.seq)
         case .aborted: log.warning("aborted", ["partition": commit.partition, "seq": commit.seq])
         case .lost:
@@ -206,11 +231,11 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
         return outcome
     }
 
-    /// Once a second, for lag tools alone.
+    /// Once a second, for lag tools, and for a pipeline that has not committed yet.
     private func reportPositions(_ now: Int64) {
         guard now >= nextReport else { return }
         nextReport = now + 1_000_000
-        membership.report(lock.withLock { owned.compactMapValues { $0.input == nil ? nil : $0.position } })
+        membership.report(lock.withLock { owned.compactMapValues(\.settled) })
     }
 
     // MARK: reading
@@ -233,7 +258,7 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
     package var memory: StoreMemory? { nil }
 
     package func close() {
-        membership.report(lock.withLock { owned.mapValues(\.position) })
+        membership.report(lock.withLock { owned.compactMapValues(\.settled) })
         lock.withLock { owned.removeAll() }
     }
 

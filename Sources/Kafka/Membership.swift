@@ -70,7 +70,19 @@ import Service
         }
     }
 
-    /// Tells the group where partitions stand, for lag tools alone. Asynchronous; nothing depends on it.
+    /// Where the group was told that a partition stands; `nil` where nobody told it.
+    func reported(_ partition: Int) throws(KafkaError) -> UInt64? {
+        let list = unsafe rd_kafka_topic_partition_list_new(1)
+        defer { unsafe rd_kafka_topic_partition_list_destroy(list) }
+        let entry = unsafe rd_kafka_topic_partition_list_add(list, topic, Int32(partition))
+        let code = unsafe rd_kafka_committed(client.handle, list, 10_000)
+        guard code == RD_KAFKA_RESP_ERR_NO_ERROR, let entry = unsafe entry else {
+            throw KafkaError("the group's position in \(topic) [\(partition)]", code: code)
+        }
+        return unsafe entry.pointee.offset >= 0 ? UInt64(entry.pointee.offset) : nil
+    }
+
+    /// Tells the group where partitions stand, for lag tools, and for a pipeline that has no changelog yet. Asynchronous.
     func report(_ positions: [Int: UInt64]) {
         guard !positions.isEmpty else { return }
         let list = unsafe rd_kafka_topic_partition_list_new(Int32(positions.count))

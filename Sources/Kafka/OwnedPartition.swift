@@ -6,7 +6,7 @@ import Service
 /// A partition that this worker owns: its two transactional producers, and where its input is read.
 ///
 /// `@unchecked Sendable`: the scoring loop uses `input`, `position` and `takenAt`; the thread that commits uses the rest;
-/// `input` is set under the log's lock, and `queued` of it may be asked by anyone.
+/// `input` and `settled` are set and read under the log's lock, and `queued` of `input` may be asked by anyone.
 final class OwnedPartition: @unchecked Sendable {
     private let partition: Int
     private let configuration: KafkaConfiguration
@@ -17,6 +17,8 @@ final class OwnedPartition: @unchecked Sendable {
     var input: PartitionReader?
     /// Where `next` goes on.
     var position: UInt64 = 0
+    /// Up to where the changelog holds the input, or where a pipeline without a changelog begins.
+    var settled: UInt64?
     /// When a batch was last taken, microseconds since 1970.
     var takenAt: Int64 = 0
 

@@ -387,6 +387,7 @@ func same(_ a: [Float], _ b: [Float]) -> Bool {
             asked.commit()
             #expect(equal, "event \(index)")
             #expect(asked.entityCount == plain.entityCount)
+            #expect(asked.home(of: decoder, tenant: 0) == event.partition, "where it was seen")
         }
     }
 

@@ -44,8 +44,11 @@ final class KafkaWorld {
 
     deinit { try? FileManager.default.removeItem(atPath: folder) }
 
-    func core(slot: Int, beside: Bool = true) throws -> Core {
-        try Core(self, slot: slot, view: "\(folder)/view-\(UUID().uuidString)", beside: beside)
+    func core(slot: Int, beside: Bool = true, eventsMax: Int = 50, begin: KafkaLog.Beginning = .earliest) throws -> Core
+    {
+        try Core(
+            self, slot: slot, view: "\(folder)/view-\(UUID().uuidString)", beside: beside, eventsMax: eventsMax,
+            begin: begin)
     }
 
     func event(_ id: Int, terminal: Int) -> String {
@@ -83,11 +86,13 @@ final class KafkaWorld {
         let figures = CoreFigures()
         private(set) var outcomes: [ScoringLoop.Outcome] = []
 
-        init(_ world: KafkaWorld, slot: Int, view: String, beside: Bool) throws {
-            log = try KafkaLog(world.configuration, slot: slot, log: world.log)
+        init(
+            _ world: KafkaWorld, slot: Int, view: String, beside: Bool, eventsMax: Int, begin: KafkaLog.Beginning
+        ) throws {
+            log = try KafkaLog(world.configuration, slot: slot, begin: begin, log: world.log)
             loop = try ScoringLoop(
                 log: log, view: try View(path: view), pipeline: world.pipeline, model: nil, figures: figures,
-                eventsMax: 50, commitsBeside: beside)
+                eventsMax: eventsMax, commitsBeside: beside)
         }
 
         /// Steps until the condition holds.
@@ -99,20 +104,29 @@ final class KafkaWorld {
             }
         }
 
-        func append(_ events: [String], world: KafkaWorld) throws {
-            var request = AppendRequest()
-            for (index, event) in events.enumerated() {
-                Array(event.utf8).withUnsafeBytes { request.add($0, partition: index % world.partitions) }
-            }
-            let done = DispatchSemaphore(value: 0)
-            let result = Box()
-            try log.append(request) {
-                result.value = $0
-                done.signal()
-            }
-            try #require(done.wait(timeout: .now() + 30) == .success)
-            #expect(try result.value?.get().count == min(world.partitions, events.count))
+        func append(_ events: [String], world: KafkaWorld) throws { try world.send(events, by: log.append) }
+    }
+
+    /// Spreads events over the partitions and waits until the brokers have them.
+    func send(
+        _ events: [String],
+        by append: (
+            _ request: borrowing AppendRequest,
+            _ acknowledged: @escaping @Sendable (Result<[Int: UInt64], any Error>) -> Void
+        ) throws -> Void
+    ) throws {
+        var request = AppendRequest()
+        for (index, event) in events.enumerated() {
+            Array(event.utf8).withUnsafeBytes { request.add($0, partition: index % partitions) }
         }
+        let done = DispatchSemaphore(value: 0)
+        let result = Box()
+        try append(request) {
+            result.value = $0
+            done.signal()
+        }
+        try #require(done.wait(timeout: .now() + 30) == .success)
+        #expect(try result.value?.get().count == min(partitions, events.count))
     }
 
     /// `@unchecked Sendable`: written before the semaphore's signal, read after its wait.
@@ -189,6 +203,46 @@ struct KafkaLogTests {
         try core.run(until: { core.figures.current.scored == 42 })
         let rows = try world.committed()
         #expect(rows.count == 42 && rows.values.allSatisfy { $0.count == 1 })
+    }
+
+    /// A record that does not fit the rest of a batch begins the next one.
+    @Test func aLargeEventWaitsForTheNextBatch() throws {
+        let world = try KafkaWorld()
+        let core = try world.core(slot: 0, eventsMax: 2000)
+        let padded = { (id: Int, bytes: Int) in
+            world.event(id, terminal: 1).dropLast() + ",\"note\":\"" + String(repeating: "x", count: bytes) + "\"}"
+        }
+        // All in one partition, 900 KB before the large one: a batch takes 1 MiB.
+        var events: [String] = []
+        for id in 0..<24 {
+            events += [padded(id, id == 20 ? 200_000 : 45_000)]
+            for other in 1..<world.partitions { events.append(world.event(1000 * other + id, terminal: 1)) }
+        }
+        try core.append(events, world: world)
+        try core.run(until: { core.figures.current.scored + core.figures.current.deadLetters == 72 })
+        #expect(core.figures.current.deadLetters == 0)
+        #expect(try world.committed().count == 72)
+    }
+
+    /// A pipeline without a changelog begins where it is told to; one with a changelog where that ends.
+    @Test func aNewPipelineBeginsWhereItIsTold() throws {
+        let world = try KafkaWorld()
+        let before = try KafkaIngest(world.configuration, log: world.log)
+        try world.send((0..<90).map { world.event($0, terminal: 1) }, by: before.append)
+        do {
+            let core = try world.core(slot: 0, begin: .latest)
+            // It has its partitions, and with them its place, before anything new comes.
+            try core.run(until: {
+                core.outcomes.count { if case .assigned = $0 { true } else { false } } == world.partitions
+            })
+            try core.append((90..<120).map { world.event($0, terminal: 1) }, world: world)
+            try core.run(until: { core.figures.current.scored == 30 })
+        }
+        #expect(Set(try world.committed().keys) == Set((90..<120).map { "e\($0)" }))
+        let heir = try world.core(slot: 0, begin: .latest)
+        try heir.append((120..<150).map { world.event($0, terminal: 1) }, world: world)
+        try heir.run(until: { heir.figures.current.scored == 30 })
+        #expect(Set(try world.committed().keys) == Set((90..<150).map { "e\($0)" }))
     }
 
     /// A worker that was replaced and goes on all the same is fenced at its next commit; what it staged is dropped.

@@ -27,6 +27,9 @@ enum CoreCommand {
             CommandOption(
                 "--slot", "N", help: "This core's place among the cores of a Kafka log (default: a free one)."),
             CommandOption(
+                "--from", "PLACE", default: "earliest",
+                help: "Where a new pipeline begins in a Kafka topic that holds events: earliest or latest."),
+            CommandOption(
                 "--accept-gap", help: "Go on where Kafka's retention has deleted events that were not scored."),
             CommandOption("--port", "PORT", default: "8400", help: "HTTP port on 127.0.0.1; 0 takes a free one."),
             CommandOption("--nats", "URL", help: "The bus, such as nats://127.0.0.1:8422."),
@@ -78,9 +81,14 @@ enum CoreCommand {
         for made in try topics.create(partitions: partitions ?? 4) {
             log.info("topic made", ["topic": made.name, "partitions": made.partitions])
         }
+        let from = arguments.string("--from") ?? ""
+        guard let begin = KafkaLog.Beginning(rawValue: from) else {
+            throw UsageError("--from is earliest or latest, not \(from)")
+        }
         let slot = try arguments.int("--slot", in: 0...9999) ?? topics.freeSlot()
         log.info("slot", ["slot": slot, "group": configuration.group])
-        return try KafkaLog(configuration, slot: slot, acceptsGap: arguments.flag("--accept-gap"), log: log)
+        return try KafkaLog(
+            configuration, slot: slot, begin: begin, acceptsGap: arguments.flag("--accept-gap"), log: log)
     }
 
     private static func makeServer(

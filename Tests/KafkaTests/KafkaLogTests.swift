@@ -341,6 +341,20 @@ struct KafkaLogTests {
         #expect(throws: KafkaLogError.missingTopic(other.input)) {
             _ = try KafkaLogReader(other, founds: true, log: world.log)
         }
+        // A closed port, and a broker that speaks no TLS.
+        other.input = "any"
+        other.properties = ["bootstrap.servers": "127.0.0.1:1"]
+        #expect {
+            _ = try KafkaLogReader(other, founds: true, log: world.log)
+        } throws: {
+            "\($0)".contains("Connection refused")
+        }
+        other.properties = ["security.protocol": "SSL"]
+        #expect {
+            _ = try KafkaLogReader(other, founds: true, log: world.log)
+        } throws: {
+            "\($0)".contains("SSL handshake")
+        }
         other.properties = ["sasl.password": "hush", "security.protocol": "nonsense-hush"]
         #expect {
             _ = try KafkaLogReader(other, founds: true, log: world.log)

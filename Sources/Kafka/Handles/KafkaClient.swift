@@ -51,13 +51,22 @@ import Service
         String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
+    /// What went wrong; where no broker could be spoken to, with what the client said of it: a refused password, say.
+    private func failure(_ operation: String, _ code: rd_kafka_resp_err_t) -> KafkaError {
+        let unreachable = [
+            RD_KAFKA_RESP_ERR__TRANSPORT, RD_KAFKA_RESP_ERR__TIMED_OUT, RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN,
+        ]
+        guard unreachable.contains(code), let said = hooks.lastMessage else { return KafkaError(operation, code: code) }
+        return unsafe KafkaError(operation, code: code, "\(String(cString: rd_kafka_err2str(code))). \(said)")
+    }
+
     /// The first and the last offset of a partition; of a reading client the last that is committed.
     func watermarks(_ topic: String, _ partition: Int) throws(KafkaError) -> (low: Int64, high: Int64) {
         var low: Int64 = 0
         var high: Int64 = 0
         let code = unsafe rd_kafka_query_watermark_offsets(handle, topic, Int32(partition), &low, &high, 5000)
         guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
-            throw KafkaError("ends of \(topic) [\(partition)]", code: code)
+            throw failure("ends of \(topic) [\(partition)]", code)
         }
         return (low, high)
     }
@@ -90,7 +99,7 @@ import Service
         var metadata: UnsafePointer<rd_kafka_metadata>?
         let code = unsafe rd_kafka_metadata(handle, 0, local, &metadata, 10_000)
         guard code == RD_KAFKA_RESP_ERR_NO_ERROR, let metadata = unsafe metadata else {
-            throw KafkaError("metadata of \(topic)", code: code)
+            throw failure("metadata of \(topic)", code)
         }
         defer { unsafe rd_kafka_metadata_destroy(metadata) }
         guard unsafe metadata.pointee.topic_cnt == 1 else { return nil }
@@ -105,13 +114,19 @@ import Service
 
 /// What a client's callbacks reach. It lives as long as its client.
 ///
-/// `@unchecked Sendable`: `membership` and `log` are set before the client is made.
+/// `@unchecked Sendable`: guarded by the lock; `membership` and `log` are set before the client is made.
 @safe final class ClientHooks: @unchecked Sendable {
     var membership: MembershipBox?
     var log: Log?
     private let limiter = LogLimiter(intervalMicroseconds: 1_000_000)
+    private let lock = NSLock()
+    private var said: String?
+
+    /// What the library said last.
+    var lastMessage: String? { lock.withLock { said } }
 
     fileprivate func note(_ text: String) {
+        lock.withLock { said = text }
         limiter.limited(now: SystemClock().now) { suppressed in
             log?.warning("kafka", ["says": text, "suppressed": suppressed])
         }

@@ -45,11 +45,11 @@ def resident_bytes(pid):
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def own_pipeline(folder, prefix, budget="10ms"):
-    """The card pipeline under a name and with an input topic that no other run has."""
+def own_pipeline(folder, prefix, budget="10ms", base=None):
+    """The card pipeline, or another of its name, under a name and with an input topic that no other run has."""
     name = f"{prefix}-{os.getpid()}-{int(time.time() * 1000) % 1_000_000}"
     path = os.path.join(folder, name + ".yaml")
-    with open(os.path.join(ROOT, "pipelines/cards.yaml"), encoding="utf-8") as file:
+    with open(base or os.path.join(ROOT, "pipelines/cards.yaml"), encoding="utf-8") as file:
         text = file.read()
     text = text.replace("pipeline: cards", f"pipeline: {name}").replace("../models", os.path.join(ROOT, "models"))
     text = text.replace("latency_budget: 10ms", f"latency_budget: {budget}")

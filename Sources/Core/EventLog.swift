@@ -194,6 +194,10 @@ package protocol IngestLog: EventLog {
     /// Events that were taken but not yet committed, and since when the oldest of them waits (0 for none).
     var backlog: (events: UInt64, oldestAppendTime: Int64) { get }
 
+    /// The log has answered lately, so what we know of its end still holds. While it has not, nobody may vouch for a
+    /// region's being fresh.
+    var isAnswering: Bool { get }
+
     /// What the log's own store holds in memory; `nil` where it has none.
     var memory: StoreMemory? { get }
 

@@ -21,6 +21,7 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
     private let log: Log
     private let clock: any WallClock
     private var membership: Membership
+    private let contact: Contact
     private let slot: Int
     /// When this worker found itself fenced out of its slot, lately.
     private var fencings: [Int64] = []
@@ -63,7 +64,9 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
         fetcher = try KafkaClient(.consumer, configuration.reading("input", fetchWait: 100), hooks: hooks)
         ingest = try KafkaIngest(configuration, log: log)
         self.slot = slot
-        membership = try Membership(configuration, instance: configuration.instance(slot: slot), log: log)
+        contact = Contact(clock)
+        membership = try Membership(
+            configuration, instance: configuration.instance(slot: slot), contact: contact, log: log)
     }
 
     // MARK: the scoring loop's side
@@ -129,7 +132,8 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
             heads.removeAll()
             retakes.removeAll()
         }
-        membership = try Membership(configuration, instance: configuration.instance(slot: slot), log: log)
+        membership = try Membership(
+            configuration, instance: configuration.instance(slot: slot), contact: contact, log: log)
         return .revoked(partition: nil)
     }
 
@@ -213,6 +217,7 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
         let outcome = try place.commit(commit) { [stored] in try stored.changelogEnd(of: commit.partition) }
         switch outcome {
         case .committed:
+            contact.heard()
             unsafe recent.append(commit.partition, commit.seq, unsafe commit.changes)
             lock.withLock {
                 heads[commit.partition] = commit.seq
@@ -254,6 +259,8 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
     ) throws { try unsafe follower.fetched(of: partition, after: seq, visit) }
 
     package func changelogEnd(of partition: Int) -> UInt64? { lock.withLock { heads[partition] } }
+
+    package var isAnswering: Bool { contact.isRecent }
 
     package var memory: StoreMemory? { nil }
 

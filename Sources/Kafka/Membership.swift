@@ -1,6 +1,7 @@
 internal import CRdkafka
 internal import Foundation
 import Service
+import Synchronization
 
 /// A worker's place in the group: which partitions are its own. It fetches nothing.
 ///
@@ -18,13 +19,15 @@ import Service
     private var pending: [Change] = []
     private var owned: Set<Int> = []
 
-    /// Joins the group. `instance` is the slot: whoever presents it has its partitions at once.
-    init(_ configuration: KafkaConfiguration, instance: String, log: Log) throws(KafkaError) {
+    /// Joins the group. `instance` is the slot: whoever presents it has its partitions at once. `contact` hears of each
+    /// report that the group has taken.
+    init(_ configuration: KafkaConfiguration, instance: String, contact: Contact, log: Log) throws(KafkaError) {
         topic = configuration.input
         hooks = ClientHooks()
         hooks.log = log
         let box = MembershipBox()
         hooks.membership = box
+        hooks.contact = contact
         client = try KafkaClient(.consumer, configuration.group("group", instance: instance), hooks: hooks)
         unsafe rd_kafka_poll_set_consumer(client.handle)
         box.membership = self
@@ -93,6 +96,23 @@ import Service
         }
         unsafe rd_kafka_commit(client.handle, list, 1)
     }
+}
+
+/// When the brokers last answered.
+final class Contact: Sendable {
+    private let at: Atomic<Int64>
+    private let clock: any WallClock
+    /// Reports go out once a second.
+    private static let patience: Int64 = 4_000_000
+
+    init(_ clock: any WallClock) {
+        self.clock = clock
+        at = Atomic(clock.now)
+    }
+
+    func heard() { at.store(clock.now, ordering: .relaxed) }
+
+    var isRecent: Bool { clock.now - at.load(ordering: .relaxed) < Self.patience }
 }
 
 /// What the rebalance callback reaches.

@@ -74,6 +74,8 @@ package final class EmbeddedLog: IngestLog, @unchecked Sendable {
         appender = Appender(store, ends: state.map(\.end))
     }
 
+    package var isAnswering: Bool { true }
+
     package var memory: StoreMemory? { store.memory }
 
     // MARK: ingest

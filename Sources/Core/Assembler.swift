@@ -19,6 +19,8 @@ import Scoring
     private let ordered: UnsafeMutablePointer<Float>
     private let outputs: UnsafeMutablePointer<Float>
     private let embeddings: UnsafeMutablePointer<Float>
+    /// Of a vector, wherever it comes from; 0 where there is none.
+    private let dimension: Int
     private var seen: [SeenIds]
     private var scored: [Scored] = []
     private var texts = ByteWriter(capacity: 1 << 18)
@@ -45,6 +47,8 @@ import Scoring
         var entityStart: Int
         var fieldsStart: Int
         var fieldsEnd: Int
+        /// An event may come without the vector that its pipeline takes from events.
+        var hasVector: Bool
     }
 
     /// What became of a batch's events, and the greatest event time that may move the watermark.
@@ -72,7 +76,9 @@ import Scoring
         unsafe rows = .allocate(capacity: eventsMax * stride)
         unsafe ordered = .allocate(capacity: eventsMax * stride)
         unsafe outputs = .allocate(capacity: eventsMax)
-        unsafe embeddings = .allocate(capacity: eventsMax * max(1, model?.forest.embeddingDimension ?? 0))
+        dimension =
+            pipeline.embedding.column == nil ? model?.forest.embeddingDimension ?? 0 : pipeline.embedding.dimension
+        unsafe embeddings = .allocate(capacity: eventsMax * max(1, dimension))
         unsafe outputs.initialize(repeating: .nan, count: eventsMax)
         seen = (0..<state.partitions).map { _ in
             SeenIds(
@@ -175,6 +181,14 @@ import Scoring
             flags.insert(.late)
             tally.late += 1
         }
+        var hasVector = dimension > 0
+        if pipeline.embedding.column != nil {
+            let vector = unsafe decoder.vector
+            hasVector = vector.count == dimension
+            if hasVector, let base = vector.baseAddress {
+                unsafe (embeddings + scored.count * dimension).update(from: base, count: dimension)
+            }
+        }
         let entityStart = texts.count
         unsafe texts.append(decoder.primaryEntity)
         let fieldsStart = texts.count
@@ -182,7 +196,8 @@ import Scoring
         scored.append(
             Scored(
                 index: index, time: decoder.time, tenant: tenant, flags: flags, keyStart: keyStart,
-                entityStart: entityStart, fieldsStart: fieldsStart, fieldsEnd: texts.count))
+                entityStart: entityStart, fieldsStart: fieldsStart, fieldsEnd: texts.count,
+                hasVector: hasVector))
     }
 
     /// Tenant and id at the end of `texts`: the key of the event's change.
@@ -199,7 +214,7 @@ import Scoring
 
     private func score() {
         guard let model, let scratch, !scored.isEmpty else { return }
-        let places = model.forest.embeddingDimension > 0 ? unsafe embeddings : nil
+        let places = pipeline.embedding.column == nil && dimension > 0 ? unsafe embeddings : nil
         unsafe model.forest.evaluate(
             rows: arrange(model), count: scored.count, stride: stride, scratch: scratch, outputs: outputs,
             embeddings: places)
@@ -239,7 +254,6 @@ import Scoring
         flagged: inout UInt32, scored visit: (_ entity: UnsafeRawBufferPointer, _ lineEnd: Int) -> Void = { _, _ in }
     ) {
         state.stage(partition: batch.partition, into: &writer)
-        let dimension = model?.forest.embeddingDimension ?? 0
         for (position, item) in scored.enumerated() {
             let score = unsafe outputs[position]
             var flags = item.flags
@@ -260,7 +274,8 @@ import Scoring
                 fields: UnsafeRawBufferPointer(rebasing: bytes[item.fieldsStart..<item.fieldsEnd]), to: &record)
             unsafe writer.append(
                 .upsert, .event, key: key, value: record.bytes,
-                vector: UnsafeBufferPointer(start: embeddings + position * dimension, count: dimension))
+                vector: UnsafeBufferPointer(
+                    start: embeddings + position * dimension, count: item.hasVector ? dimension : 0))
             unsafe ScoreRecord.write(
                 .init(
                     id: UnsafeRawBufferPointer(rebasing: key[(1 + Int(key[0]))...]),

@@ -62,9 +62,12 @@ final class Replica: @unchecked Sendable {
         features = Mutex(
             FeatureCell(
                 state: state, decoder: EventDecoder(pipeline), scratch: model.map { ForestScratch(for: $0.forest) }))
-        let dimension = max(1, model?.forest.embeddingDimension ?? 1)
+        let dimension =
+            pipeline.embedding.column == nil ? model?.forest.embeddingDimension ?? 0 : pipeline.embedding.dimension
         tails = pipeline.tenants.map { _ in
-            VectorTail(dimensions: dimension, metric: .squaredL2, rowsMax: pipeline.limits.tailVectorsMax)
+            VectorTail(
+                dimensions: max(1, dimension), metric: Metric(pipeline.embedding.metric),
+                rowsMax: pipeline.limits.tailVectorsMax)
         }
         busSequence =
             try unsafe view.store.get([View.Prefix.meta]) { bytes in
@@ -234,9 +237,11 @@ final class Replica: @unchecked Sendable {
             }
             var provisional = unsafe Provisional(
                 id: String(decoding: cell.decoder.id, as: UTF8.self), tenant: tenant, time: cell.decoder.time,
-                score: .nan, features: row, vector: [], reasons: [])
+                score: .nan, features: row, vector: Array(cell.decoder.vector), reasons: [])
             if let model, let scratch = cell.scratch {
-                provisional.score(by: model, scratch: scratch, reasonsMax: pipeline.reasonsMax)
+                provisional.score(
+                    by: model, scratch: scratch, reasonsMax: pipeline.reasonsMax,
+                    embeds: pipeline.embedding.column == nil)
             }
             return .success(provisional)
         }
@@ -252,6 +257,16 @@ final class Replica: @unchecked Sendable {
 
     var memoryBytes: Int { features.withLock { $0.state.memoryBytes } }
     var entityCount: Int { features.withLock { $0.state.entityCount } }
+}
+
+extension Metric {
+    fileprivate init(_ metric: Pipeline.Embedding.Metric) {
+        switch metric {
+        case .l2: self = .squaredL2
+        case .cosine: self = .cosine
+        case .innerProduct: self = .innerProduct
+        }
+    }
 }
 
 /// An event's row on disk.
@@ -282,7 +297,7 @@ struct Provisional {
     var vector: [Float]
     var reasons: [(name: String, contribution: Float)]
 
-    mutating func score(by model: ScoringModel, scratch: ForestScratch, reasonsMax: Int) {
+    mutating func score(by model: ScoringModel, scratch: ForestScratch, reasonsMax: Int, embeds: Bool) {
         let row = model.order.map { order in order.map { features[Int($0)] } } ?? features
         var outputs: [Float] = [.nan]
         var places = [Float](repeating: 0, count: model.forest.embeddingDimension)
@@ -292,7 +307,8 @@ struct Provisional {
                 embeddings: places.baseAddress)
         }
         score = outputs[0]
-        vector = places
+        // A pipeline whose events bring their vectors compares by those.
+        if embeds { vector = places }
         reasons = unsafe model.forest.reasons(row: row, top: reasonsMax).map { ($0.name, $0.contribution) }
     }
 }

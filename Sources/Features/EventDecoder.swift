@@ -32,7 +32,9 @@ package struct EventRefusal: Error, Equatable, Sendable, CustomStringConvertible
             unsafe path.initialize(from: bytes, count: bytes.count)
             unsafe paths.append(path)
             let (kind, unit) = column.type.c
-            return unsafe tl_json_column_t(path: path, kind: kind, unit: unit, required: column.required ? 1 : 0)
+            return unsafe tl_json_column_t(
+                path: path, kind: kind, unit: unit, required: column.required ? 1 : 0,
+                dimension: UInt32(column.type.dimension))
         }
         guard let json = unsafe tl_json_create(columns, Int32(columns.count), pipeline.assumeUTC ? 1 : 0) else {
             preconditionFailure("the pipeline's reader lets no paths through that collide")
@@ -81,6 +83,12 @@ package struct EventRefusal: Error, Equatable, Sendable, CustomStringConvertible
     /// NaN where missing.
     package func number(_ column: Int) -> Double { unsafe values[column].number }
 
+    /// The vector that the event brings; empty where it brings none.
+    package var vector: UnsafeBufferPointer<Float> {
+        guard let column = pipeline.embedding.column else { return unsafe .init(start: nil, count: 0) }
+        return unsafe text(column).assumingMemoryBound(to: Float.self)
+    }
+
     /// The primary entity's id, which decides the partition.
     package var primaryEntity: UnsafeRawBufferPointer { unsafe text(pipeline.entities[0].column) }
 
@@ -111,6 +119,8 @@ package struct EventRefusal: Error, Equatable, Sendable, CustomStringConvertible
         case TL_JSON_INVALID_UTF8: what = "invalid UTF-8"
         case TL_JSON_NUMBER_RANGE: what = "not a number within range"
         case TL_JSON_TOO_DEEP: what = "nested too deeply"
+        case TL_JSON_VECTOR_LENGTH: what = "exactly \(pipeline.embedding.dimension) numbers are needed"
+        case TL_JSON_VECTOR_ZERO: what = "a vector of zero length has no neighbours"
         default: what = "malformed JSON"
         }
         guard column >= 0, column < pipeline.columns.count else { return what }
@@ -118,6 +128,7 @@ package struct EventRefusal: Error, Equatable, Sendable, CustomStringConvertible
         switch (status, pipeline.columns[column].type) {
         case (TL_JSON_WRONG_TYPE, .number): return "\(name): a number is needed"
         case (TL_JSON_WRONG_TYPE, .time): return "\(name): a time is needed in the form that the pipeline states"
+        case (TL_JSON_WRONG_TYPE, .vector(let dimension)): return "\(name): an array of \(dimension) numbers is needed"
         case (TL_JSON_WRONG_TYPE, .text): return "\(name): a text or a number is needed"
         default: return "\(name): \(what)"
         }
@@ -139,6 +150,9 @@ extension Pipeline.ColumnType {
         case .time(.ms): (TL_JSON_TIME, TL_JSON_MILLISECONDS)
         case .time(.us): (TL_JSON_TIME, TL_JSON_MICROSECONDS)
         case .time(.ns): (TL_JSON_TIME, TL_JSON_NANOSECONDS)
+        case .vector: (TL_JSON_VECTOR, TL_JSON_RFC3339)
         }
     }
+
+    fileprivate var dimension: Int { if case .vector(let dimension) = self { dimension } else { 0 } }
 }

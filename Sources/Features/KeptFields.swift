@@ -16,6 +16,7 @@ package enum KeptFields {
             switch pipeline.columns[column].type {
             case .number:
                 writer.append(decoder.number(column))
+            case .vector: preconditionFailure("a vector is kept apart from the fields")
             case .text, .time:
                 var text = unsafe decoder.text(column)
                 if unsafe text.baseAddress == nil {
@@ -63,6 +64,7 @@ package enum KeptFields {
             case .number:
                 guard let value = reader.readDouble() else { return }
                 visit(column, value.isNaN ? .missing : .number(value))
+            case .vector: preconditionFailure("a vector is kept apart from the fields")
             case .text, .time:
                 guard let length = reader.read(UInt16.self) else { return }
                 guard length != .max else {

@@ -6,6 +6,8 @@ package struct Pipeline: Sendable {
         case text
         case number
         case time(TimeUnit)
+        /// An array of so many numbers.
+        case vector(dimension: Int)
     }
 
     /// The unit of a time that is given as a number; a text is always RFC 3339.
@@ -66,6 +68,20 @@ package struct Pipeline: Sendable {
         case ratio(entity: Int, window: Int, measure: Int, column: Int)
     }
 
+    /// Where an event's vector comes from, and what makes two of them alike.
+    package struct Embedding: Sendable, Equatable {
+        package enum Metric: String, Sendable, CaseIterable {
+            case l2, cosine
+            case innerProduct = "inner_product"
+        }
+
+        /// The column that brings it; `nil` where the model makes it.
+        package var column: Int?
+        /// Its numbers; 0 where the model decides.
+        package var dimension = 0
+        package var metric = Metric.l2
+    }
+
     package struct Limits: Sendable {
         /// How long a batch may wait for more events, in microseconds.
         package var latencyBudgetMicroseconds = 10_000
@@ -100,6 +116,7 @@ package struct Pipeline: Sendable {
     package let kept: [Int]
     package let features: [Feature]
     package let featureNames: [String]
+    package let embedding: Embedding
     /// Path of the model file, relative paths beginning at the pipeline file's folder.
     package let model: String?
     /// Scores above this are flagged.
@@ -124,4 +141,5 @@ package struct Pipeline: Sendable {
     package static let tenantBytesMax = 32
     package static let textBytesMax = 1024
     package static let idBytesMax = 128
+    package static let dimensionMax = 1536
 }

@@ -97,7 +97,9 @@ struct PipelineReader {
         try check(
             root, "",
             keys: [
-                "pipeline", "schema", "event", "tenants", "entities", "fields", "features", "score", "limits", "kafka",
+                "pipeline", "schema", "event", "tenants", "entities", "fields", "features", "score", "embedding",
+                "limits",
+                "kafka",
             ])
         guard let nameNode = root["pipeline"] else {
             throw error(root, "pipeline", "missing", "name the pipeline: `pipeline: cards`")
@@ -109,6 +111,7 @@ struct PipelineReader {
         let (assumeUTC, tenantColumn) = try readEvent(root)
         try readEntities(root)
         try readFields(root)
+        let embedding = try readEmbedding(root)
         try checkPaths(root)
         let tenants = try readTenants(root, tenantColumn: tenantColumn)
         try readFeatures(root)
@@ -125,7 +128,7 @@ struct PipelineReader {
                     name: $0.name, column: $0.column, shared: $0.shared, measures: $0.measures,
                     distincts: $0.distincts, windows: $0.windows)
             },
-            kept: kept, features: features, featureNames: featureNames, model: score.model,
+            kept: kept, features: features, featureNames: featureNames, embedding: embedding, model: score.model,
             threshold: score.threshold, reasonsMax: score.reasons, limits: try readLimits(root),
             kafka: try readKafka(root))
     }
@@ -326,6 +329,33 @@ struct PipelineReader {
 }
 
 extension PipelineReader {
+    fileprivate mutating func readEmbedding(_ root: YAMLNode) throws(PipelineError) -> Pipeline.Embedding {
+        var embedding = Pipeline.Embedding()
+        guard let node = root["embedding"] else { return embedding }
+        try check(node, "embedding", keys: ["field", "dimension", "metric"])
+        if let value = node["metric"] {
+            let known = Pipeline.Embedding.Metric.allCases.map(\.rawValue)
+            guard let metric = Pipeline.Embedding.Metric(rawValue: try text(value, "embedding.metric")) else {
+                throw error(value, "embedding.metric", "unknown metric", "one of \(known.joined(separator: ", "))")
+            }
+            embedding.metric = metric
+        }
+        guard (node["field"] == nil) == (node["dimension"] == nil) else {
+            throw error(
+                node, "embedding", "field and dimension go together",
+                "`{ field: vector, dimension: 384 }` for vectors that events bring, neither for the model's own")
+        }
+        if let path = node["field"], let dimension = node["dimension"] {
+            embedding.dimension = try integer(dimension, "embedding.dimension", in: 2...Pipeline.dimensionMax)
+            embedding.column = columns.count
+            columns.append(
+                .init(
+                    name: "embedding", path: try text(path, "embedding.field"),
+                    type: .vector(dimension: embedding.dimension), required: false))
+        }
+        return embedding
+    }
+
     /// Any property of the client: the client itself says what is wrong with one.
     fileprivate func readKafka(_ root: YAMLNode) throws(PipelineError) -> [String: Pipeline.Setting] {
         guard let node = root["kafka"] else { return [:] }

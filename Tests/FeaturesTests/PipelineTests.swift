@@ -3,9 +3,15 @@ import Foundation
 import Testing
 
 @Suite struct PipelineTests {
+    private let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent()
+
+    @Test(arguments: ["cards", "ulb", "vectors"])
+    func thePipelinesThatShipAreSound(_ name: String) throws {
+        #expect(try Pipeline(path: root.appending(path: "pipelines/\(name).yaml").path()).name == name)
+    }
+
     @Test func theCardPipelineIsSound() throws {
-        let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-            .deletingLastPathComponent()
         let pipeline = try Pipeline(path: root.appending(path: "pipelines/cards.yaml").path())
         #expect(pipeline.features.count >= 32 && pipeline.featureNames.count == pipeline.features.count)
         #expect(pipeline.model?.hasSuffix("models/cards.json") == true)
@@ -24,6 +30,18 @@ import Testing
         (
             "pipeline: p\nevent: { id: id, time: { path: t, unit: s } }\nentities: { c: { path: c } }\nfeatures:\n  - value: amont",
             5, "features[0].value", "no field of type number"
+        ),
+        (
+            "pipeline: p\nevent: { id: id, time: { path: t, unit: s } }\nentities: { c: { path: c } }\nembedding: { field: v }",
+            4, "embedding", "go together"
+        ),
+        (
+            "pipeline: p\nevent: { id: id, time: { path: t, unit: s } }\nentities: { c: { path: c } }\nembedding: { field: v, dimension: 2000 }",
+            4, "embedding.dimension", "from 2 to 1536"
+        ),
+        (
+            "pipeline: p\nevent: { id: id, time: { path: t, unit: s } }\nentities: { c: { path: c } }\nembedding: { metric: l3 }",
+            4, "embedding.metric", "inner_product"
         ),
         ("pipeline: p\n  bad: [", 2, "", "indentation"),
     ])

@@ -103,6 +103,7 @@ struct tl_json {
     Node root;
     std::vector<tl_json_column_t> columns;
     std::vector<char> padded;
+    std::vector<float> vector;
     bool assume_utc = false;
 
     bool insert(const char *path, int column) {
@@ -210,6 +211,35 @@ struct tl_json {
         return {TL_JSON_OK, -1};
     }
 
+    Failure vector_of(ondemand::value &value, ondemand::json_type type, int column, tl_json_value_t *out) {
+        ondemand::array array;
+        if (type != ondemand::json_type::array) return {TL_JSON_WRONG_TYPE, column};
+        if (value.get_array().get(array)) return {TL_JSON_MALFORMED, column};
+        const size_t dimension = columns[column].dimension;
+        size_t count = 0;
+        bool zero = true;
+        for (auto item : array) {
+            ondemand::value element;
+            if (auto error = std::move(item).get(element)) return {status_of(error), column};
+            if (count == dimension) return {TL_JSON_VECTOR_LENGTH, column};
+            ondemand::json_type kind;
+            if (element.type().get(kind)) return {TL_JSON_MALFORMED, column};
+            if (kind != ondemand::json_type::number) return {TL_JSON_WRONG_TYPE, column};
+            double v;
+            if (element.get_double().get(v)) return {TL_JSON_NUMBER_RANGE, column};
+            const float f = static_cast<float>(v);
+            if (!std::isfinite(f)) return {TL_JSON_NUMBER_RANGE, column};
+            zero = zero && f == 0;
+            vector[count++] = f;
+        }
+        if (count != dimension) return {TL_JSON_VECTOR_LENGTH, column};
+        if (zero) return {TL_JSON_VECTOR_ZERO, column};
+        out->text = reinterpret_cast<const char *>(vector.data());
+        out->length = static_cast<uint32_t>(dimension * sizeof(float));
+        out->present = 1;
+        return {TL_JSON_OK, -1};
+    }
+
     Failure leaf(ondemand::value &value, int column, tl_json_value_t *out, uint64_t *seen) {
         uint64_t bit = 1ull << (column & 63);
         if (seen[column >> 6] & bit) return {TL_JSON_REPEATED, column};
@@ -223,6 +253,7 @@ struct tl_json {
         switch (columns[column].kind) {
             case TL_JSON_NUMBER: return number(value, type, column, out);
             case TL_JSON_TIME: return time(value, type, column, out);
+            case TL_JSON_VECTOR: return vector_of(value, type, column, out);
             default: return text(value, type, column, out);
         }
     }
@@ -299,7 +330,10 @@ tl_json_t *tl_json_create(const tl_json_column_t *columns, int count, int assume
             delete json;
             return nullptr;
         }
-    for (auto &column : json->columns) column.path = nullptr;
+    for (auto &column : json->columns) {
+        column.path = nullptr;
+        if (column.kind == TL_JSON_VECTOR) json->vector.resize(column.dimension);
+    }
     return json;
 }
 

@@ -6,10 +6,11 @@ import Service
 /// `tideline replay`: a file of past events, sent as they once came, or faster.
 enum ReplayCommand {
     static let command = Command(
-        name: "replay", summary: "Send a file of past events to a core: CSV or NDJSON, plain or gzip.",
+        name: "replay", summary: "Send a file of past events to a core: CSV, NDJSON, .npy or .fvecs, plain or gzip.",
         discussion: """
             Rows go out in the file's order, at the pace of their own times. What a core that was away did not take is sent
-            again with the same ids, so that a replay that is repeated scores nothing twice. docs/replay.md says more.
+            again with the same ids, so that a replay that is repeated scores nothing twice. Vectors have no times: they go
+            out as events of now, as fast as it goes. docs/replay.md says more.
             """,
         arguments: ["FILE"],
         options: [
@@ -28,12 +29,13 @@ enum ReplayCommand {
             "tideline replay transactions.csv.gz --speed max",
             "tideline replay creditcard.csv --pipeline pipelines/ulb.yaml --id-from-row --set card=all "
                 + "--time-base 2013-09-01T00:00:00Z --speed 60",
+            "tideline replay embeddings.npy --pipeline pipelines/vectors.yaml",
         ],
         run: { try run($0) })
 
     /// How rows become events: the same for a replay and for a training table.
     static let sourceOptions = [
-        CommandOption("--format", "NAME", help: "csv or ndjson; else told by the first byte."),
+        CommandOption("--format", "NAME", help: "csv, ndjson, npy or fvecs; else told by first bytes and name."),
         CommandOption("--separator", "CHAR", default: ",", help: "Between a CSV file's cells; tab is a word."),
         CommandOption(
             "--time-column", "NAME", help: "The CSV column that holds the time, where it is named otherwise."),
@@ -75,6 +77,11 @@ enum ReplayCommand {
         var options = ReplaySource.Options()
         options.timeField = pipeline.columns[Pipeline.timeColumn].path
         if case .time(let unit) = pipeline.columns[Pipeline.timeColumn].type { options.timeUnit = unit.microseconds }
+        options.idPath = pipeline.columns[Pipeline.idColumn].path
+        options.entityPath = pipeline.columns[pipeline.entities[0].column].path
+        if let column = pipeline.embedding.column {
+            options.embedding = (pipeline.columns[column].path, pipeline.embedding.dimension)
+        }
         options.timeColumn = arguments.string("--time-column")
         if arguments.flag("--id-from-row") { options.idField = pipeline.columns[Pipeline.idColumn].path }
         options.idPrefix = arguments.string("--id-prefix") ?? "row-"
@@ -97,7 +104,7 @@ enum ReplayCommand {
         }
         if let name = arguments.string("--format") {
             guard let format = ReplaySource.Format(rawValue: name) else {
-                throw UsageError("--format is csv or ndjson, not `\(name)`")
+                throw UsageError("--format is csv, ndjson, npy or fvecs, not `\(name)`")
             }
             options.format = format
         }

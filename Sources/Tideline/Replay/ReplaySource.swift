@@ -1,8 +1,10 @@
 import Changes
 import Features
+import Service
 
-/// Events out of a file's rows: NDJSON lines as they stand, CSV records as JSON objects.
+/// Events out of a file's rows: NDJSON lines as they stand, CSV records and vectors as JSON objects.
 ///
+/// A vector becomes an event of now, with the row's number as its id, and as its primary entity where none is set.
 /// In a CSV record a number stands as written, other texts in quotes; a quoted cell is a text; an empty cell that is not
 /// quoted is absent. What `Options` adds comes first in the object.
 final class ReplaySource {
@@ -20,10 +22,14 @@ final class ReplaySource {
         var timeField = ""
         var timeUnit = 1_000_000.0
         var separator = UInt8(ascii: ",")
+        /// Where the pipeline reads id, primary entity and vector.
+        var idPath = ""
+        var entityPath = ""
+        var embedding: (path: String, dimension: Int)?
         var format: Format?
     }
 
-    enum Format: String { case csv, ndjson }
+    enum Format: String { case csv, ndjson, npy, fvecs }
 
     enum Row: Equatable {
         case event
@@ -40,6 +46,7 @@ final class ReplaySource {
     private let options: Options
     private let lines: InputLines
     private let csv: CSVReader
+    private var vectors: VectorFile?
     private var columns: [Column] = []
 
     private struct Column {
@@ -51,13 +58,36 @@ final class ReplaySource {
     init(_ bytes: InputBytes, options: Options) throws {
         self.bytes = bytes
         self.options = options
-        format = try options.format ?? (bytes.peek() == UInt8(ascii: "{") ? .ndjson : .csv)
+        format = try options.format ?? Self.format(of: bytes)
         lines = InputLines(bytes)
         csv = CSVReader(bytes, separator: options.separator)
-        if format == .csv {
+        if format == .npy || format == .fvecs {
+            try checkVectors(options)
+            vectors = try VectorFile(bytes, format == .npy ? .npy : .fvecs)
+        } else if format == .csv {
             try readHeader()
         } else if options.timeColumn != nil || options.timeBase != nil {
             throw UsageError("--time-column and --time-base are for CSV; an NDJSON file's times are read as they stand")
+        }
+    }
+
+    private static func format(of bytes: InputBytes) throws -> Format {
+        switch try VectorFile.layout(of: bytes) {
+        case .npy: .npy
+        case .fvecs: .fvecs
+        case nil: try bytes.peek() == UInt8(ascii: "{") ? .ndjson : .csv
+        }
+    }
+
+    private func checkVectors(_ options: Options) throws {
+        guard let embedding = options.embedding else {
+            throw UsageError(
+                "a file of vectors needs a pipeline that takes them: `embedding: { field: vector, dimension: N }`, such as "
+                    + "pipelines/vectors.yaml")
+        }
+        for path in [options.idPath, options.entityPath, options.timeField, embedding.path] where path.contains(".") {
+            throw UsageError(
+                "`\(path)` lies within another field, and only fields of the outermost object can be written")
         }
     }
 
@@ -94,7 +124,11 @@ final class ReplaySource {
     /// Reads the next row into `event`.
     func next() throws -> Row {
         event.removeAll(keepingCapacity: true)
-        return format == .csv ? try nextRecord() : try nextLine()
+        switch format {
+        case .csv: return try nextRecord()
+        case .ndjson: return try nextLine()
+        case .npy, .fvecs: return try nextVector()
+        }
     }
 
     private func beginObject() {
@@ -116,6 +150,36 @@ final class ReplaySource {
     }
 
     private func comma() { if event.count > 1 { event.append(UInt8(ascii: ",")) } }
+
+    private func nextVector() throws -> Row {
+        guard let vectors, let embedding = options.embedding, try vectors.next() else { return .end }
+        row += 1
+        guard vectors.dimension == embedding.dimension else {
+            throw UsageError(
+                "\(bytes.path) has \(vectors.dimension) numbers a row; set `dimension: \(vectors.dimension)` under the "
+                    + "pipeline's `embedding`")
+        }
+        guard vectors.row.allSatisfy(\.isFinite) else { return .refused("row \(row): a number is not finite") }
+        beginObject()
+        let name = Array((options.idPrefix + String(row)).utf8)
+        let set = options.constants.map(\.field) + [options.idField].compactMap { $0 }
+        for field in [options.idPath, options.entityPath] where !set.contains(field) {
+            member(field)
+            JSONBytes.append(name, to: &event)
+        }
+        if !set.contains(options.timeField) {
+            member(options.timeField)
+            JSONBytes.append(Timestamp.text(SystemClock().now).utf8, to: &event)
+        }
+        member(embedding.path)
+        event.append(UInt8(ascii: "["))
+        for (index, number) in vectors.row.enumerated() {
+            if index > 0 { event.append(UInt8(ascii: ",")) }
+            event.append(contentsOf: number.description.utf8)
+        }
+        event.append(contentsOf: "]}".utf8)
+        return .event
+    }
 
     private func nextLine() throws -> Row {
         while true {

@@ -40,6 +40,7 @@ final class ScoreCheck {
             let number = decoder.number(column)
             guard !number.isNaN else { return }
             isPositive = rule.holds(for: number)
+        case .vector: return
         case .text, .time:
             let text = unsafe decoder.text(column)
             guard text.count > 0 else { return }

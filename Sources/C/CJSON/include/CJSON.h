@@ -12,10 +12,11 @@ extern "C" {
 /// as they stand, so that integers beyond 2^53 keep them) or a boolean. A number column takes a number (rounded to the
 /// nearest double), a boolean (1 or 0) or a string that holds a number; the strings "NaN" and "" are missing values. A
 /// repeated key that a column reads, at any depth, refuses the event. Fields that no column reads are skipped, whatever
-/// they hold, as long as the document's structure stands.
+/// they hold, as long as the document's structure stands. A vector column takes an array of exactly `dimension` numbers, each
+/// within the range of a float, not all of them zero; one column at most is a vector.
 typedef struct tl_json tl_json_t;
 
-typedef enum { TL_JSON_TEXT = 0, TL_JSON_NUMBER = 1, TL_JSON_TIME = 2 } tl_json_kind_t;
+typedef enum { TL_JSON_TEXT = 0, TL_JSON_NUMBER = 1, TL_JSON_TIME = 2, TL_JSON_VECTOR = 3 } tl_json_kind_t;
 
 /// Of a time given as a number; of a text only RFC 3339 is read, whose zone is needed unless `assume_utc`.
 typedef enum {
@@ -31,10 +32,11 @@ typedef struct {
     tl_json_kind_t kind;
     tl_json_unit_t unit;
     int required;
+    uint32_t dimension;  // of a vector
 } tl_json_column_t;
 
 typedef struct {
-    const char *text;  // valid until the next decode
+    const char *text;  // valid until the next decode; a vector's floats
     uint32_t length;
     uint32_t present;
     double number;  // NaN where missing
@@ -54,7 +56,9 @@ typedef enum {
     TL_JSON_TRAILING = 9,
     TL_JSON_INVALID_UTF8 = 10,
     TL_JSON_NUMBER_RANGE = 11,
-    TL_JSON_TOO_DEEP = 12
+    TL_JSON_TOO_DEEP = 12,
+    TL_JSON_VECTOR_LENGTH = 13,
+    TL_JSON_VECTOR_ZERO = 14
 } tl_json_status_t;
 
 enum { TL_JSON_PADDING = 64 };

@@ -138,7 +138,11 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
         try locked {
             try follow(
                 \.following, configuration.changes, partition, from: seq + 1, keepsLast: false,
-                begin: { try self.offset(of: seq + 1, partition, low: $0, high: $1) },
+                begin: { low, high in
+                    try self.offset(before: seq + 1, configuration.changes, partition, low, high) {
+                        unsafe Self.seq($0.value)
+                    }
+                },
                 { place, record in
                     guard let found = unsafe Self.seq(record.value), found >= place.next else { return true }
                     guard found == place.next else {
@@ -168,20 +172,24 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
         }
     }
 
-    /// The offset at which the batch `seq` stands, or one before it with no batch between. Each batch takes at least two
-    /// offsets, itself and its marker, and an aborted one takes some too: found by bisection.
-    private func offset(of seq: UInt64, _ partition: Int, low: Int64, high: Int64) throws -> Int64 {
-        var before = low  // A batch at or after it may be the one.
-        var after = high  // No batch before `seq` stands at or after it.
+    /// An offset before which nothing of the transaction `seq`, or of a later one, stands. Markers and what was aborted take
+    /// offsets too: found by bisection.
+    private func offset(
+        before seq: UInt64, _ topic: String, _ partition: Int, _ low: Int64, _ high: Int64,
+        _ seqOf: (PartitionReader.Record) -> UInt64?
+    ) throws -> Int64 {
+        guard seq > 1 else { return low }
+        var before = low
+        var after = high  // What stands at or after it is too late.
         while after - before > 64 {
             let middle = before + (after - before) / 2
             var found: (offset: Int64, seq: UInt64)?
-            try probe.records(configuration.changes, partition, from: middle, to: after) { record in
-                guard let seq = unsafe Self.seq(record.value) else { return true }
+            try probe.records(topic, partition, from: middle, to: after) { record in
+                guard let seq = seqOf(record) else { return true }
                 found = (record.offset, seq)
                 return false
             }
-            if let found, found.seq <= seq { before = found.offset } else { after = middle }
+            if let found, found.seq < seq { before = found.offset } else { after = middle }
         }
         return before
     }
@@ -200,9 +208,12 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
         of partition: Int, after seq: UInt64,
         _ visit: (_ seq: UInt64, _ lines: UnsafeRawBufferPointer) throws -> Bool
     ) throws {
-        let (low, high) = try locked { try client.watermarks(configuration.scores, partition) }
         try locked {
-            try probe.records(configuration.scores, partition, from: low, to: high) { record in
+            let (low, high) = try client.watermarks(configuration.scores, partition)
+            let from = try offset(before: seq + 1, configuration.scores, partition, low, high) {
+                unsafe ScoreLine.seq($0.value)
+            }
+            try probe.records(configuration.scores, partition, from: from, to: high) { record in
                 guard let found = unsafe ScoreLine.seq(record.value) else {
                     throw KafkaLogError.corrupt("a score without a seq")
                 }
@@ -214,16 +225,21 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
     package func deadLetters(
         of partition: Int, after seq: UInt64, _ visit: (_ seq: UInt64, _ letters: [DeadLetter]) throws -> Bool
     ) throws {
-        let (low, high) = try locked { try client.watermarks(configuration.deadLetters, partition) }
         try locked {
-            try probe.records(configuration.deadLetters, partition, from: low, to: high) { record in
-                guard unsafe record.key.count == 8, let letters = unsafe DeadLetter.read(record.value) else {
+            let (low, high) = try client.watermarks(configuration.deadLetters, partition)
+            let from = try offset(before: seq + 1, configuration.deadLetters, partition, low, high, Self.letterSeq)
+            try probe.records(configuration.deadLetters, partition, from: from, to: high) { record in
+                guard let found = Self.letterSeq(record), let letters = unsafe DeadLetter.read(record.value) else {
                     throw KafkaLogError.corrupt("dead letters")
                 }
-                let found = unsafe UInt64(littleEndian: record.key.loadUnaligned(as: UInt64.self))
                 return found <= seq ? true : try visit(found, letters)
             }
         }
+    }
+
+    /// The key of a record of dead letters.
+    private static func letterSeq(_ record: PartitionReader.Record) -> UInt64? {
+        unsafe record.key.count == 8 ? UInt64(littleEndian: record.key.loadUnaligned(as: UInt64.self)) : nil
     }
 
     private func locked<Result>(_ body: () throws -> Result) rethrows -> Result {

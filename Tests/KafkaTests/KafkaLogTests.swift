@@ -298,6 +298,12 @@ struct KafkaLogTests {
         let reader = try KafkaLogReader(world.configuration, founds: false, log: world.log)
         let end = try reader.changelogEnd(of: 0)
         #expect(end >= 30)
+        var lines: [UInt64] = []
+        try reader.scores(of: 0, after: 0) { seq, _ in
+            lines.append(seq)
+            return true
+        }
+        #expect(lines.count == 400 && Set(lines) == Set(1...end))
         for after in [end / 2, 0, end - 1, end, end / 3, end / 3 + 1] {
             var found: [UInt64] = []
             try reader.changelog(of: 0, after: after) { seq, _ in
@@ -305,6 +311,14 @@ struct KafkaLogTests {
                 return found.count < 3
             }
             #expect(found == Array((after + 1...after + 3).prefix { $0 <= end }))
+            // A transaction has the scores of ten events of this partition, a record each: none is left out.
+            var scores: [UInt64] = []
+            try reader.scores(of: 0, after: after) { seq, _ in
+                scores.append(seq)
+                return true
+            }
+            #expect(scores.first ?? end + 1 == after + 1 && scores == scores.sorted())
+            #expect(scores.count == lines.filter { $0 > after }.count)
         }
         // A look at the end does not cut off what is followed: a client reads a partition once at a time.
         var next: UInt64 = 0

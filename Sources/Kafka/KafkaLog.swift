@@ -102,7 +102,10 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
 
     private func change() throws -> LogStep? {
         let retake = lock.withLock { retakes.popLast() }
-        if let partition = retake, membership.isOwned(partition) { return .assigned(partition: partition) }
+        if let partition = retake {
+            if membership.isOwned(partition) { return .assigned(partition: partition) }
+            membership.lost(partition)
+        }
         let change: Membership.Change?
         do { change = try membership.poll() } catch { return try rejoin(error) }
         switch change {

@@ -5,7 +5,11 @@ import Synchronization
 
 /// A worker's place in the group: which partitions are its own. It fetches nothing.
 ///
-/// `@unchecked Sendable`: `pending` is guarded by the lock; one thread calls `poll`.
+/// A rebalance takes all partitions from everybody and gives most of them back to whom they were taken from. Here a
+/// partition that comes back was never gone: its worker goes on meanwhile. If another one was faster to take it, our next
+/// commit is fenced, as a zombie's is.
+///
+/// `@unchecked Sendable`: the sets and `pending` are guarded by the lock; one thread calls `poll`.
 @safe final class Membership: @unchecked Sendable {
     enum Change: Equatable {
         case assigned(Int)
@@ -17,7 +21,10 @@ import Synchronization
     private let hooks: ClientHooks
     private let lock = NSLock()
     private var pending: [Change] = []
-    private var owned: Set<Int> = []
+    /// Partitions that the worker has been given, and has not been told to give up.
+    private var held: Set<Int> = []
+    /// What the group says is ours; `nil` while it makes up its mind.
+    private var assignment: Set<Int>?
 
     /// Joins the group. `instance` is the slot: whoever presents it has its partitions at once. `contact` hears of each
     /// report that the group has taken.
@@ -47,31 +54,34 @@ import Synchronization
                 throw KafkaError("the slot was taken by another worker", code: code)
             }
         }
-        return lock.withLock { pending.isEmpty ? nil : pending.removeFirst() }
+        return lock.withLock {
+            guard !pending.isEmpty else { return nil }
+            let change = pending.removeFirst()
+            switch change {
+            case .assigned(let partition): held.insert(partition)
+            case .revoked(let partition): held.remove(partition)
+            }
+            return change
+        }
     }
 
-    func isOwned(_ partition: Int) -> Bool { lock.withLock { owned.contains(partition) } }
+    /// Whether the group says so now.
+    func isOwned(_ partition: Int) -> Bool { lock.withLock { assignment?.contains(partition) ?? false } }
+
+    /// The partition was lost to another's claim: should the group give it to us, it is new.
+    func lost(_ partition: Int) { _ = lock.withLock { held.remove(partition) } }
 
     func assigned(_ partitions: [Int]) {
         lock.withLock {
-            owned.formUnion(partitions)
-            pending += partitions.sorted().map(Change.assigned)
+            let now = Set(partitions)
+            assignment = now
+            // What is pending is not known to the worker yet.
+            pending =
+                held.subtracting(now).sorted().map(Change.revoked) + now.subtracting(held).sorted().map(Change.assigned)
         }
     }
 
-    func revoked(_ partitions: [Int]) {
-        lock.withLock {
-            owned.subtract(partitions)
-            // What was given and taken back before anyone looked never was.
-            for partition in partitions.sorted() {
-                if let index = pending.lastIndex(of: .assigned(partition)) {
-                    pending.remove(at: index)
-                } else {
-                    pending.append(.revoked(partition))
-                }
-            }
-        }
-    }
+    func revoked() { lock.withLock { assignment = nil } }
 
     /// Where the group was told that a partition stands; `nil` where nobody told it.
     func reported(_ partition: Int) throws(KafkaError) -> UInt64? {
@@ -122,5 +132,5 @@ final class Contact: Sendable {
     weak var membership: Membership?
 
     func assigned(_ partitions: [Int]) { membership?.assigned(partitions) }
-    func revoked(_ partitions: [Int]) { membership?.revoked(partitions) }
+    func revoked() { membership?.revoked() }
 }

@@ -190,7 +190,7 @@ private func rebalanced(
         unsafe rd_kafka_assign(handle, none)
         unsafe rd_kafka_topic_partition_list_destroy(none)
     } else {
-        membership.revoked(numbers)
+        membership.revoked()
         unsafe rd_kafka_assign(handle, nil)
     }
 }

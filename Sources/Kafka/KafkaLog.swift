@@ -114,10 +114,7 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
             return .assigned(partition: partition)
         case .revoked(let partition):
             log.info("revoked", ["partition": partition])
-            lock.withLock {
-                owned[partition] = nil
-                heads[partition] = nil
-            }
+            giveUp(partition)
             return .revoked(partition: partition)
         case nil: return nil
         }
@@ -130,14 +127,19 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
         fencings = fencings.filter { $0 > now - 60_000_000 } + [now]
         guard fencings.count <= 3 else { throw error }
         log.warning("joining the group anew", ["because": "\(error)", "times": fencings.count])
-        lock.withLock {
-            owned.removeAll()
-            heads.removeAll()
-            retakes.removeAll()
-        }
+        for partition in 0..<partitions { giveUp(partition) }
+        lock.withLock { retakes.removeAll() }
         membership = try Membership(
             configuration, instance: configuration.instance(slot: slot), contact: contact, log: log)
         return .revoked(partition: nil)
+    }
+
+    private func giveUp(_ partition: Int) {
+        let place = lock.withLock {
+            heads[partition] = nil
+            return owned.removeValue(forKey: partition)
+        }
+        place?.close()
     }
 
     private func fill(
@@ -204,7 +206,7 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
     }
 
     package func takeOver(partition: Int) throws {
-        lock.withLock { owned[partition] = nil }
+        giveUp(partition)
         let place = try OwnedPartition(partition, configuration, log: log)
         try place.takeOver()
         // Nothing is open now: what stands in the changelog is all that there is.
@@ -230,11 +232,8 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
         case .aborted: log.warning("aborted", ["partition": commit.partition, "seq": commit.seq])
         case .lost:
             log.warning("lost to another worker", ["partition": commit.partition, "seq": commit.seq])
-            lock.withLock {
-                owned[commit.partition] = nil
-                heads[commit.partition] = nil
-                retakes.append(commit.partition)
-            }
+            giveUp(commit.partition)
+            lock.withLock { retakes.append(commit.partition) }
         }
         return outcome
     }

@@ -367,7 +367,7 @@ struct KafkaLogTests {
         #expect {
             _ = try KafkaLogReader(other, founds: true, log: world.log)
         } throws: {
-            "\($0)".contains("SSL handshake")
+            "\($0)".contains("ssl://")
         }
         other.properties = ["sasl.password": "hush", "security.protocol": "nonsense-hush"]
         #expect {

@@ -124,7 +124,7 @@ let package = Package(
                 "CAllocations",
             ]),
         suite("TidelineTests", ["Tideline", "Features", "HTTP"]),
-        suite("VectorsTests", ["Vectors"]),
+        suite("VectorsTests", ["Vectors", "CFaiss"]),
     ],
     cxxLanguageStandard: .cxx17
 )

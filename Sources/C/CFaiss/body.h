@@ -145,7 +145,9 @@ static void walk(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
                 batch.nodes[count] = next;
                 count += *seen != mark;
                 *seen = mark;
-                const uint8_t *code = codes + (size_t)next * stride;
+            }
+            for (uint32_t i = 0; i < count; i++) {
+                const uint8_t *code = codes + (size_t)batch.nodes[i] * stride;
                 for (uint32_t line = 0; line < lines; line++) __builtin_prefetch(code + 64 * line);
             }
             if (count == 0) continue;

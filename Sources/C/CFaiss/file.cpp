@@ -275,3 +275,17 @@ const uint8_t *tl_graph_file(const tl_graph *graph, size_t *length) {
 void tl_graph_vector(const tl_graph *graph, uint32_t node, float *vector) {
     std::memcpy(vector, graph->vector(node), graph->dimensions * sizeof(float));
 }
+
+uint64_t tl_file_end(const char *path, uint8_t *bytes, size_t count) {
+    const int descriptor = ::open(path, O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0) return 0;
+    struct stat status;
+    bool read = fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode) && (uint64_t)status.st_size >= count;
+    for (size_t done = 0; read && done < count;) {
+        const ssize_t part =
+            pread(descriptor, bytes + done, count - done, status.st_size - (off_t)count + (off_t)done);
+        if (part <= 0) read = false; else done += (size_t)part;
+    }
+    ::close(descriptor);
+    return read ? (uint64_t)status.st_size : 0;
+}

@@ -2,6 +2,7 @@
 #include <atomic>
 #include <cmath>
 #include <new>
+#include <thread>
 
 #include "Internal.h"
 
@@ -172,6 +173,41 @@ uint32_t tl_graph_scan(
         kept = insert(found, kept, k, item);
     }
     return kept;
+}
+
+bool tl_graph_truth(
+    const tl_graph *graph, const uint32_t *nodes, uint32_t count, uint32_t k, uint32_t threads, tl_found *found,
+    tl_graph_error *error) {
+    return guarded(error, false, [&] {
+        const Kernel &kernel = current_kernel();
+        auto work = [&](uint32_t first, uint32_t end) {
+            std::vector<float> queries((size_t)(end - first) * graph->dimensions);
+            std::vector<uint32_t> kept(end - first, 0);
+            for (uint32_t q = first; q < end; q++)
+                tl_graph_vector(graph, nodes[q], queries.data() + (size_t)(q - first) * graph->dimensions);
+            // So many vectors at a time as stay in the first cache while all queries pass over them.
+            const uint32_t block = std::max(1u, 16384 / (graph->dimensions * (uint32_t)sizeof(float)));
+            for (uint32_t start = 0; start < graph->nodes; start += block) {
+                const uint32_t stop = std::min(graph->nodes, start + block);
+                for (uint32_t q = first; q < end; q++) {
+                    tl_found *best = found + (size_t)q * k;
+                    const float *query = queries.data() + (size_t)(q - first) * graph->dimensions;
+                    uint32_t &have = kept[q - first];
+                    for (uint32_t node = start; node < stop; node++) {
+                        if (node == nodes[q]) continue;
+                        have = insert(best, have, k, {exact(*graph, kernel, query, node), node});
+                    }
+                }
+            }
+        };
+        std::vector<std::thread> running;
+        for (uint32_t t = 1; t < threads; t++)
+            running.emplace_back(
+                work, (uint32_t)((uint64_t)count * t / threads), (uint32_t)((uint64_t)count * (t + 1) / threads));
+        work(0, count / threads);
+        for (auto &thread : running) thread.join();
+        return true;
+    });
 }
 
 uint32_t tl_graph_code_distance(const tl_graph *graph, const float *query, uint32_t node) {

@@ -9,8 +9,8 @@
 namespace tideline {
 
 /// α² of the pruning (Vamana, Subramanya et al. 2019): a candidate goes where one that was taken is nearer to it by this.
-static const float slack = 1.3f;
-static const uint32_t considered = 96;
+static const float slack = 1.44f;
+static const uint32_t considered = 200;
 
 namespace {
 
@@ -60,7 +60,7 @@ struct Enriching {
         }
         std::sort(candidates.begin(), candidates.end());
         const size_t links = candidates.size();
-        for (size_t i = 0; i < std::min<size_t>(links, 24); i++) {
+        for (size_t i = 0; i < std::min<size_t>(links, 40); i++) {
             const uint32_t *second = list((uint32_t)candidates[i]);
             for (uint32_t j = 0; j < topology.links_max && second[j] != UINT32_MAX; j++)
                 __builtin_prefetch(codes.row(second[j]));

@@ -3,6 +3,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "CColumns.h"
+
 // Nearest neighbours over an HNSW graph (Malkov, Yashunin 2016) that FAISS builds and whose file FAISS reads; the search
 // over it is our own. No exception leaves this header's functions, and no file is trusted.
 //
@@ -82,6 +84,11 @@ tl_graph_facts tl_graph_describe(const tl_graph *graph);
 /// The whole file, mapped as long as the graph is open.
 const uint8_t *tl_graph_file(const tl_graph *graph, size_t *length);
 
+/// Reads the last bytes of a file into `bytes`.
+///
+/// - Returns: the length of the file; 0 when it is shorter than `count` or can't be read.
+uint64_t tl_file_end(const char *path, uint8_t *bytes, size_t count);
+
 /// Copies a node's vector.
 void tl_graph_vector(const tl_graph *graph, uint32_t node, float *vector);
 
@@ -127,7 +134,13 @@ uint32_t tl_graph_scan(
     const tl_graph *graph, const float *query, const uint32_t *nodes, uint32_t count, uint32_t k,
     tl_graph_passes passes, const void *context, uint32_t excluded, tl_found *found);
 
-/// Distance of two nodes by their codes, for tests: all kernels give the same.
+/// The k nearest of each of some nodes among all others, exactly; `found` has k places for each, filled whole when the graph
+/// has more than k nodes. `threads` end with the call.
+bool tl_graph_truth(
+    const tl_graph *graph, const uint32_t *nodes, uint32_t count, uint32_t k, uint32_t threads, tl_found *found,
+    tl_graph_error *error);
+
+/// Distance of a query and a node by their codes, for tests: all kernels give the same.
 uint32_t tl_graph_code_distance(const tl_graph *graph, const float *query, uint32_t node);
 
 /// Searches a file by FAISS alone, as another tool would; `found` has room for k. For tests and benchmarks.

@@ -106,6 +106,13 @@ let package = Package(
             swiftSettings: [.swiftLanguageMode(.v6)]
         ),
 
+        .executableTarget(
+            name: "VectorsBench",
+            dependencies: ["Vectors"],
+            path: "loadtest/Bench/Vectors",
+            swiftSettings: [.swiftLanguageMode(.v6)]
+        ),
+
         .target(name: "CAllocations", path: "Tests/CAllocations"),
         suite("HouseTests", []),
         suite("ChangesTests", ["Changes", "CChecksum"]),

@@ -166,7 +166,7 @@ class SymphonyQG(Faiss):
     def __init__(self, base, threads):
         import rabitqlib
         self.pad = max(0, 64 - base.shape[1])
-        self.index = rabitqlib.SymqgIndex(base.shape[1] + self.pad, len(base), 32)
+        self.index = rabitqlib.SymqgIndex(base.shape[1] + self.pad, 32)
         self.index.build(self.padded(base), 128, num_threads=threads)
 
     def padded(self, rows):

@@ -63,7 +63,7 @@ struct Batch {
 }  // namespace tideline
 
 #define SEEN_BITS 12
-#define UNDER_WAY 3
+#define UNDER_WAY 2
 #define CODE_MAX 1568
 
 struct tl_graph {

@@ -128,15 +128,24 @@ static void walk(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
     const uint32_t tag = (s.epoch & ((1u << (SEEN_BITS + 1)) - 1)) << (31 - SEEN_BITS);
     start<S>(g, s, o);
     uint32_t limit = limit_of(s, o, noise);
-    uint32_t oldest = 0, under_way = 0;
+    uint32_t oldest = 0, under_way = 0, ahead = 0;
+    uint32_t next_up = 0;
     for (;;) {
-        while (under_way < UNDER_WAY && s.open > 0 && (uint32_t)(s.heap[0] >> 32) <= limit
+        // Popped now, so that its list has come from memory when the batches under way are computed.
+        while (ahead < 1 && s.open > 0 && (uint32_t)(s.heap[0] >> 32) <= limit
                && s.expansions < o.expansions_max) {
             const uint32_t node = (uint32_t)pop(s);
             if (!expand(s, node)) continue;
+            const uint32_t *list = g.list(node);
+            for (uint32_t line = 0; line < g.link_stride; line += 16) __builtin_prefetch(list + line);
+            next_up = node;
+            ahead++;
+        }
+        if (ahead > 0 && under_way < UNDER_WAY) {
+            const uint32_t *list = g.list(next_up);
+            ahead--;
             Batch &batch = s.batches[(oldest + under_way) % UNDER_WAY];
             uint32_t count = 0;
-            const uint32_t *list = g.list(node);
             for (uint32_t i = 0; i < g.link_stride && list[i] != UINT32_MAX; i++) {
                 const uint32_t next = list[i];
                 uint32_t *seen = &s.seen[next & ((1u << SEEN_BITS) - 1)];
@@ -145,15 +154,14 @@ static void walk(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
                 batch.nodes[count] = next;
                 count += *seen != mark;
                 *seen = mark;
-            }
-            for (uint32_t i = 0; i < count; i++) {
-                const uint8_t *code = codes + (size_t)batch.nodes[i] * stride;
+                const uint8_t *code = codes + (size_t)next * stride;
                 for (uint32_t line = 0; line < lines; line++) __builtin_prefetch(code + 64 * line);
             }
             if (count == 0) continue;
             batch.count = count;
             for (uint32_t i = 0; i < 3; i++) batch.nodes[count + i] = batch.nodes[count - 1];
             under_way++;
+            continue;
         }
         if (under_way == 0) break;
         const Batch &batch = s.batches[oldest];
@@ -176,8 +184,6 @@ static void walk(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
                 const uint64_t key = (uint64_t)d << 32 | next;
                 if (keep(s, o, key)) limit = limit_of(s, o, noise);
                 if (d > limit) continue;
-                __builtin_prefetch(g.list(next));
-                __builtin_prefetch(g.list(next) + 16);
                 push(s, key);
             }
         }

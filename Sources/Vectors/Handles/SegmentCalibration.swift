@@ -3,7 +3,10 @@ internal import CFaiss
 /// Measures what efforts give: vectors of the graph are searched for as if they were not in it, and what is found is held
 /// against a comparison with everything. What a caller asks for as recall becomes γ by this table.
 enum SegmentCalibration {
-    static let gammas: [Float] = [0, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5]
+    /// Below 0 a search stops before its k-th nearest is sure, which is enough where neighbours stand in clumps.
+    static let gammas: [Float] = [
+        -0.3, -0.2, -0.1, -0.05, 0, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5,
+    ]
     private static let k = 10
     private static let uncappedExpansions = 3000
     private static let enough: Float = 0.998

@@ -40,7 +40,7 @@ struct Pass {
     var nanoseconds: [UInt64] = []
 }
 
-func pass(
+@MainActor func pass(
     _ set: Matrix<Float>, truthFrom offset: Int, _ effort: SearchEffort, rounds: Int, timed: Bool
 ) throws -> Pass {
     var result = Pass()
@@ -76,7 +76,7 @@ func pass(
 }
 
 /// γ with the cap that a sealed segment takes: a few times the mean number of expansions.
-func effort(_ gamma: Float) throws -> SearchEffort {
+@MainActor func effort(_ gamma: Float) throws -> SearchEffort {
     var searcher = SegmentSearcher()
     var found: [Neighbour] = []
     var sum = 0
@@ -91,16 +91,12 @@ func effort(_ gamma: Float) throws -> SearchEffort {
 
 var points: [[String: Any]] = []
 for target in [0.95, 0.99] {
-    var low: Float = 0
+    var low: Float = -0.6
     var high: Float = 1.5
     for _ in 0..<9 {
         let middle = (low + high) / 2
         let reached = try pass(calibration, truthFrom: 0, effort(middle), rounds: 1, timed: false).recall
         if reached >= target { high = middle } else { low = middle }
-        if try low == 0 && pass(calibration, truthFrom: 0, effort(0), rounds: 1, timed: false).recall >= target {
-            high = 0
-            break
-        }
     }
     let chosen = try effort(high)
     let recall = try pass(queries, truthFrom: calibration.rows, chosen, rounds: 1, timed: false).recall

@@ -9,12 +9,12 @@ func debian(_ name: String, pkgConfig: String, package: String) -> Target {
 }
 
 /// C or C++ of our own behind a C header.
-func kernel(_ name: String, linked: [String] = []) -> Target {
+func kernel(_ name: String, linked: [String] = [], headers: String? = nil) -> Target {
     .target(
         name: name,
         path: "Sources/C/\(name)",
         cSettings: [.unsafeFlags(["-O2", "-ffp-contract=off"])],
-        cxxSettings: [.unsafeFlags(["-O2", "-ffp-contract=off"])],
+        cxxSettings: [.unsafeFlags(["-O2", "-ffp-contract=off"])] + (headers.map { [.headerSearchPath($0)] } ?? []),
         linkerSettings: linked.map { .linkedLibrary($0) }
     )
 }
@@ -63,6 +63,8 @@ let package = Package(
         kernel("CForest"),
         kernel("CJSON", linked: ["simdjson", "stdc++"]),
         kernel("CVectors"),
+        // Static; it needs LAPACK, BLAS and GCC's OpenMP, in this order.
+        kernel("CFaiss", linked: ["faiss", "lapack", "blas", "gomp", "stdc++", "m"], headers: "stub"),
         kernel("CWindows"),
         kernel("CChecksum"),
         kernel("CProcess"),
@@ -71,7 +73,7 @@ let package = Package(
         room("Service", []),
         room("Changes", ["CChecksum", "CLZ4", "CZstd"], settings: eventPath),
         room("Storage", ["Changes", "CRocksDB"], settings: eventPath),
-        room("Vectors", ["Changes", "CVectors"]),
+        room("Vectors", ["Changes", "CChecksum", "CFaiss", "CVectors"]),
         room("Features", ["Changes", "Storage", "CJSON", "CWindows", "CYAML"], settings: eventPath),
         room("Scoring", ["Changes", "Features", "CForest"], settings: eventPath),
         room("HTTP", ["CMicroHTTPD", "CCurl"]),
@@ -105,6 +107,13 @@ let package = Package(
             swiftSettings: [.swiftLanguageMode(.v6)]
         ),
 
+        .executableTarget(
+            name: "VectorsBench",
+            dependencies: ["Vectors"],
+            path: "loadtest/Bench/Vectors",
+            swiftSettings: [.swiftLanguageMode(.v6)]
+        ),
+
         .target(name: "CAllocations", path: "Tests/CAllocations"),
         suite("HouseTests", []),
         suite("ChangesTests", ["Changes", "CChecksum"]),
@@ -123,7 +132,7 @@ let package = Package(
                 "CAllocations",
             ]),
         suite("TidelineTests", ["Tideline", "Features", "HTTP"]),
-        suite("VectorsTests", ["Vectors"]),
+        suite("VectorsTests", ["Vectors", "CFaiss"]),
     ],
     cxxLanguageStandard: .cxx17
 )

@@ -19,13 +19,22 @@ package struct VectorRow: Sendable, Equatable {
     /// Bits of the caller's meaning.
     package var flags: UInt32
     package var tenant: UInt32
+    /// A hash of the entity that the row is about.
+    package var entity: UInt64
+    /// A code of the caller's meaning, such as a label's.
+    package var label: UInt32
 
-    package init(id: UInt64, time: Int64 = 0, score: Float = 0, flags: UInt32 = 0, tenant: UInt32 = 0) {
+    package init(
+        id: UInt64, time: Int64 = 0, score: Float = 0, flags: UInt32 = 0, tenant: UInt32 = 0, entity: UInt64 = 0,
+        label: UInt32 = 0
+    ) {
         self.id = id
         self.time = time
         self.score = score
         self.flags = flags
         self.tenant = tenant
+        self.entity = entity
+        self.label = label
     }
 }
 
@@ -46,14 +55,20 @@ package struct VectorFilter: Sendable, Equatable {
     package var times: ClosedRange<Int64> = Int64.min...Int64.max
     /// Both ends included. A score that is no number passes the full range alone.
     package var scores: ClosedRange<Float> = -Float.infinity...Float.infinity
-    /// Bits that must all be set in a row's flags.
+    /// Bits that must all be set in a row's flags. Segments keep no flags, and pass rows by 0 alone.
     package var flags: UInt32 = 0
+    /// The one entity, or nil for all.
+    package var entity: UInt64?
+    /// The one label, or nil for all.
+    package var label: UInt32?
 
     package init() {}
 
     package init(times: ClosedRange<Int64>) { self.times = times }
     package init(scores: ClosedRange<Float>) { self.scores = scores }
     package init(flags: UInt32) { self.flags = flags }
+    package init(entity: UInt64) { self.entity = entity }
+    package init(label: UInt32) { self.label = label }
 
     package var passesAll: Bool { self == VectorFilter() }
 }

@@ -5,7 +5,7 @@ enum ImportTable {
         "Service": [],
         "Changes": ["CChecksum", "CLZ4", "CZstd"],
         "Storage": ["Changes", "CRocksDB"],
-        "Vectors": ["Changes", "CVectors"],
+        "Vectors": ["Changes", "CChecksum", "CFaiss", "CVectors"],
         "Features": ["Changes", "Storage", "CJSON", "CWindows", "CYAML"],
         "Scoring": ["Changes", "Features", "CForest"],
         "HTTP": ["CMicroHTTPD", "CCurl"],

@@ -11,6 +11,8 @@ struct TailModel {
             rows.values.filter { entry in
                 filter.times.contains(entry.row.time) && filter.scores.contains(entry.row.score)
                     && entry.row.flags & filter.flags == filter.flags
+                    && (filter.entity ?? entry.row.entity) == entry.row.entity
+                    && (filter.label ?? entry.row.label) == entry.row.label
             }
             .map { Neighbour(row: $0.row, distance: distance(query, $0.vector)) }
             .sorted { ($0.distance, $0.row.id) < ($1.distance, $1.row.id) }

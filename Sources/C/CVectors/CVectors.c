@@ -25,7 +25,8 @@ static void keep(tl_best *best, const tl_rows *rows, uint32_t slot, float distan
     memmove(best->hits + low + 1, best->hits + low, (size_t)(last - low) * sizeof(tl_hit));
     best->hits[low] = (tl_hit){
         .id = id, .time = rows->times[slot], .distance = distance, .score = rows->scores[slot],
-        .flags = rows->flags[slot], .tenant = rows->tenants[slot]};
+        .flags = rows->flags[slot], .tenant = rows->tenants[slot], .entity = rows->entities[slot],
+        .label = rows->labels[slot]};
 }
 
 static inline bool is_there(const tl_rows *rows, uint32_t slot, uint64_t sequence) {
@@ -46,7 +47,9 @@ INLINE uint32_t passing(const tl_rows *rows, uint32_t first, const tl_filter *fi
         bool in_score =
             filter->any_score | ((rows->scores[slot] >= filter->score_min) & (rows->scores[slot] <= filter->score_max));
         bool flagged = (rows->flags[slot] & filter->flags_all) == filter->flags_all;
-        mask |= (uint32_t)(in_time & in_score & flagged) << lane;
+        bool named = (filter->any_entity | (rows->entities[slot] == filter->entity))
+            & (filter->any_label | (rows->labels[slot] == filter->label));
+        mask |= (uint32_t)(in_time & in_score & flagged & named) << lane;
     }
     return mask;
 }
@@ -205,6 +208,8 @@ void tl_vectors_put(
     rows->scores[slot] = fields->score;
     rows->flags[slot] = fields->flags;
     rows->tenants[slot] = fields->tenant;
+    rows->entities[slot] = fields->entity;
+    rows->labels[slot] = fields->label;
     __atomic_store_n(&rows->died[slot], UINT64_MAX, __ATOMIC_RELAXED);
     __atomic_store_n(&rows->born[slot], born, __ATOMIC_RELEASE);
 }
@@ -218,6 +223,8 @@ void tl_vectors_move(const tl_rows *from, uint32_t slot, const tl_rows *to, uint
     to->scores[to_slot] = from->scores[slot];
     to->flags[to_slot] = from->flags[slot];
     to->tenants[to_slot] = from->tenants[slot];
+    to->entities[to_slot] = from->entities[slot];
+    to->labels[to_slot] = from->labels[slot];
     __atomic_store_n(&to->died[to_slot], UINT64_MAX, __ATOMIC_RELAXED);
     __atomic_store_n(&to->born[to_slot], from->born[slot], __ATOMIC_RELEASE);
 }

@@ -28,7 +28,9 @@ internal import CVectors
         precondition(index >= 0 && index < count, "no such result")
         let hit = unsafe hits[index]
         return Neighbour(
-            row: VectorRow(id: hit.id, time: hit.time, score: hit.score, flags: hit.flags, tenant: hit.tenant),
+            row: VectorRow(
+                id: hit.id, time: hit.time, score: hit.score, flags: hit.flags, tenant: hit.tenant, entity: hit.entity,
+                label: hit.label),
             distance: hit.distance)
     }
 

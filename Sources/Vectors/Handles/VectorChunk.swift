@@ -1,5 +1,5 @@
 internal import CVectors
-import Synchronization
+internal import Synchronization
 
 /// A fixed number of rows, filled once from its first slot on; readers hold it as long as they scan it.
 ///
@@ -16,7 +16,7 @@ import Synchronization
     /// No slot before it is live.
     var firstLive = 0
 
-    static func bytesPerRow(dimensions: Int) -> Int { 4 * dimensions + 4 * 8 + 3 * 4 }
+    static func bytesPerRow(dimensions: Int) -> Int { 4 * dimensions + 5 * 8 + 4 * 4 }
 
     var bytes: Int { capacity * Self.bytesPerRow(dimensions: Int(unsafe rows.dimensions)) }
     var used: UInt32 { usedSlots.load(ordering: .acquiring) }
@@ -38,11 +38,13 @@ import Synchronization
         unsafe rows.vectors = take(Float.self, capacity * dimensions)
         unsafe rows.ids = take(UInt64.self, capacity)
         unsafe rows.times = take(Int64.self, capacity)
+        unsafe rows.entities = take(UInt64.self, capacity)
         unsafe rows.born = take(UInt64.self, capacity)
         unsafe rows.died = take(UInt64.self, capacity)
         unsafe rows.scores = take(Float.self, capacity)
         unsafe rows.flags = take(UInt32.self, capacity)
         unsafe rows.tenants = take(UInt32.self, capacity)
+        unsafe rows.labels = take(UInt32.self, capacity)
         unsafe rows.dimensions = UInt32(dimensions)
         unsafe self.rows = rows
     }
@@ -54,7 +56,8 @@ import Synchronization
         let slot = used
         precondition(Int(slot) < capacity, "the chunk is full")
         let fields = tl_hit(
-            id: row.id, time: row.time, distance: 0, score: row.score, flags: row.flags, tenant: row.tenant)
+            id: row.id, time: row.time, distance: 0, score: row.score, flags: row.flags, tenant: row.tenant,
+            entity: row.entity, label: row.label)
         unsafe withUnsafePointer(to: rows) { rows in
             unsafe withUnsafePointer(to: fields) { fields in
                 unsafe tl_vectors_put(rows, slot, vector.baseAddress, fields, born)

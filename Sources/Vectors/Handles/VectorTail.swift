@@ -1,5 +1,5 @@
 internal import CVectors
-import Synchronization
+internal import Synchronization
 
 /// The newest vectors of one tenant and one model, searched exactly.
 ///
@@ -125,6 +125,13 @@ package final class VectorTail: @unchecked Sendable {
             count(&writer)
             publish(&writer)
         }
+    }
+
+    /// Why a vector is none, whatever its dimensions.
+    static func refusal(of vector: UnsafeBufferPointer<Float>) -> PutOutcome.Refusal? {
+        let norm2 = unsafe tl_vectors_norm2(vector.baseAddress, UInt32(vector.count))
+        if !(norm2 < norm2Max) { return .notFinite }
+        return norm2 < norm2Min ? .zero : nil
     }
 
     private func withWriter<R>(_ body: (inout Writer) -> R) -> R {
@@ -261,7 +268,9 @@ package final class VectorTail: @unchecked Sendable {
         var rule = tl_filter(
             time_min: filter.times.lowerBound, time_max: filter.times.upperBound,
             score_min: filter.scores.lowerBound, score_max: filter.scores.upperBound, flags_all: filter.flags,
-            any_score: filter.scores == VectorFilter().scores, is_any: filter.passesAll, sequence: sequence)
+            entity: filter.entity ?? 0, label: filter.label ?? 0, any_entity: filter.entity == nil,
+            any_label: filter.label == nil, any_score: filter.scores == VectorFilter().scores, is_any: filter.passesAll,
+            sequence: sequence)
         var best = unsafe tl_best(hits: buffer.hits, k: UInt32(count), count: 0)
         let kind = metric == .innerProduct ? TL_INNER_PRODUCT : TL_SQUARED_L2
         for chunk in chunks { unsafe chunk.scan(vector, kind, &rule, &best) }

@@ -22,18 +22,24 @@ typedef struct {
     float *scores;
     uint32_t *flags;
     uint32_t *tenants;
+    uint64_t *entities;
+    uint32_t *labels;
     uint64_t *born;
     uint64_t *died;
     uint32_t dimensions;
 } tl_rows;
 
-/// What a row must be: inclusive ranges, all the bits of `flags_all`, and there at `sequence`.
+/// What a row must be: inclusive ranges, all the bits of `flags_all`, that entity and label, and there at `sequence`.
 typedef struct {
     int64_t time_min;
     int64_t time_max;
     float score_min;
     float score_max;
     uint32_t flags_all;
+    uint64_t entity;
+    uint32_t label;
+    bool any_entity;
+    bool any_label;
     bool any_score;
     bool is_any;
     uint64_t sequence;
@@ -46,6 +52,8 @@ typedef struct {
     float score;
     uint32_t flags;
     uint32_t tenant;
+    uint64_t entity;
+    uint32_t label;
 } tl_hit;
 
 /// The best so far, nearest first, equal ones by id.

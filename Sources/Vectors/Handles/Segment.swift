@@ -167,9 +167,11 @@ internal import CFaiss
                 return unsafe tl_graph_search(graph, searcher.seeker, query.baseAddress, &seek, searcher.found)
             }
             // A filter that hides more than its ranges tell: what is left is looked at one by one.
-            let isShort = seen == .max || Int(seen) < min(k, layout.nodes) || searcher.expansions >= Int(expansions)
+            // Dead rows alone only lengthen the walk: as without them, its cap is the effort that was asked for.
+            let isCut = isFiltered && searcher.expansions >= Int(expansions)
+            let isShort = seen == .max || Int(seen) < min(k, layout.nodes) && (isFiltered || deadCount > 0)
             kept =
-                unsafe isShort && (isFiltered || seen == .max || deadCount > 0)
+                unsafe isShort || isCut
                 ? scan(query, k: k, candidates, &rule, masked: true, &searcher) : Int(seen)
         } else {
             kept = unsafe scan(query, k: k, candidates, &rule, masked: isFiltered || deadCount > 0, &searcher)

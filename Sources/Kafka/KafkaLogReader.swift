@@ -173,7 +173,7 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
     }
 
     /// An offset before which nothing of the transaction `seq`, or of a later one, stands. Markers and what was aborted take
-    /// offsets too: found by bisection.
+    /// offsets too: found in growing steps back from the end, where most of what is asked for stands, then by bisection.
     private func offset(
         before seq: UInt64, _ topic: String, _ partition: Int, _ low: Int64, _ high: Int64,
         _ seqOf: (PartitionReader.Record) -> UInt64?
@@ -181,15 +181,22 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
         guard seq > 1 else { return low }
         var before = low
         var after = high  // What stands at or after it is too late.
+        var step: Int64? = 64
         while after - before > 64 {
-            let middle = before + (after - before) / 2
+            let place = step.map { max(before, high - $0) } ?? before + (after - before) / 2
+            step = step.map { $0 * 8 }
             var found: (offset: Int64, seq: UInt64)?
-            try probe.records(topic, partition, from: middle, to: after) { record in
+            try probe.records(topic, partition, from: place, to: after) { record in
                 guard let seq = seqOf(record) else { return true }
                 found = (record.offset, seq)
                 return false
             }
-            if let found, found.seq < seq { before = found.offset } else { after = middle }
+            if let found, found.seq < seq {
+                before = found.offset
+                step = nil
+            } else {
+                after = place
+            }
         }
         return before
     }

@@ -29,8 +29,8 @@ package protocol EventLog: AnyObject, Sendable {
         of partition: Int, after seq: UInt64,
         _ visit: (_ seq: UInt64, _ encoded: UnsafeRawBufferPointer) throws -> Bool) throws
 
-    /// Visits what other processes have committed to a partition that is not ours, after `seq`, as far as it has come:
-    /// blocks for a moment where following begins, and never after.
+    /// Visits what other processes have committed to a partition that is not ours, after `seq`, as far as it has come. Never
+    /// blocks: where following begins, nothing comes for a moment.
     func follow(
         partition: Int, after seq: UInt64,
         _ visit: (_ seq: UInt64, _ encoded: UnsafeRawBufferPointer) throws -> Bool) throws

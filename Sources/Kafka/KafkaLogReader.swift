@@ -16,6 +16,10 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
     private let lock = NSLock()
     private var following: [Int: Following] = [:]
     private var followingInput: [Int: Following] = [:]
+    /// Partitions that `beside` is looking for a place in.
+    private var beginning: Set<Int> = []
+    private let beside = DispatchQueue(label: "tideline.kafka.follow")
+    private let log: Log
     /// The last batch's seq, by the end of the topic at which it was found.
     private var ends: [Int: (high: Int64, seq: UInt64)] = [:]
 
@@ -34,6 +38,7 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
     /// Fails where the topics are not there. `founds`: gives the log its lineage where it has none yet, as a core does.
     package init(_ configuration: KafkaConfiguration, founds: Bool, fetchWait: Int = 10, log: Log) throws {
         self.configuration = configuration
+        self.log = log
         let hooks = ClientHooks()
         hooks.log = log
         client = try KafkaClient(.consumer, configuration.reading("reader", fetchWait: fetchWait), hooks: hooks)
@@ -155,19 +160,49 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
         }
     }
 
-    /// Visits the batches after `seq` that have come by themselves since the last call; the first call begins.
+    /// Visits the batches after `seq` that have come by themselves since the last call. The first call begins to follow,
+    /// beside its caller: nothing comes until that is done.
     func fetched(
         of partition: Int, after seq: UInt64,
         _ visit: (_ seq: UInt64, _ encoded: UnsafeRawBufferPointer) throws -> Bool
     ) throws {
         guard let place = locked({ following[partition] }), place.next == seq + 1 else {
-            return try unsafe changelog(of: partition, after: seq, visit)
+            return beginFollowing(partition, after: seq)
         }
         try locked {
             _ = try place.reader.read(waitMilliseconds: 0) { record in
                 guard let found = unsafe Self.seq(record.value), found >= place.next else { return true }
                 place.next = found + 1
                 return try unsafe visit(found, record.value)
+            }
+        }
+    }
+
+    /// To find the place takes some questions to the brokers, a fifth of a second: too long for who scores meanwhile. Of a
+    /// reader that is asked so nobody asks `changelog`.
+    private func beginFollowing(_ partition: Int, after seq: UInt64) {
+        let begins = locked {
+            // A client reads a partition once at a time.
+            if !beginning.contains(partition) { following[partition] = nil }
+            return beginning.insert(partition).inserted
+        }
+        guard begins else { return }
+        beside.async { [self] in
+            var place: Following?
+            do {
+                let (low, high) = try client.watermarks(configuration.changes, partition)
+                let from = try offset(before: seq + 1, configuration.changes, partition, low, high) {
+                    unsafe Self.seq($0.value)
+                }
+                place = Following(
+                    try PartitionReader(client, topic: configuration.changes, partition: partition, from: from),
+                    next: seq + 1)
+            } catch {
+                log.warning("cannot follow yet", ["partition": partition, "because": "\(error)"])
+            }
+            locked {
+                following[partition] = place
+                beginning.remove(partition)
             }
         }
     }

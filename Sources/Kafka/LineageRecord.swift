@@ -1,3 +1,4 @@
+internal import Foundation
 import Changes
 
 /// The first record of a changelog's first partition: which log this is. A topic that was deleted and made again gets
@@ -28,10 +29,20 @@ enum LineageRecord {
                         try producer.commit(milliseconds: 30_000)
                     }
                 }
+                try awaitReadable(configuration, reader)
                 return lineage
             } catch let error as KafkaError where error.isFenced {
                 continue  // Another worker founds it, or has.
             }
+        }
+    }
+
+    /// The brokers write a transaction's end after they have acknowledged it: until then nobody can read what it holds.
+    private static func awaitReadable(_ configuration: KafkaConfiguration, _ reader: KafkaClient) throws {
+        let deadline = Date(timeIntervalSinceNow: 30)
+        while try read(configuration, reader) == nil {
+            guard Date() < deadline else { throw KafkaLogError.noEnd(topic: configuration.changes, partition: 0) }
+            Thread.sleep(forTimeInterval: 0.01)
         }
     }
 

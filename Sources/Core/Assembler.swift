@@ -76,8 +76,7 @@ import Scoring
         unsafe rows = .allocate(capacity: eventsMax * stride)
         unsafe ordered = .allocate(capacity: eventsMax * stride)
         unsafe outputs = .allocate(capacity: eventsMax)
-        dimension =
-            pipeline.embedding.column == nil ? model?.forest.embeddingDimension ?? 0 : pipeline.embedding.dimension
+        dimension = pipeline.vectorDimension(model)
         unsafe embeddings = .allocate(capacity: eventsMax * max(1, dimension))
         unsafe outputs.initialize(repeating: .nan, count: eventsMax)
         seen = (0..<state.partitions).map { _ in

@@ -62,8 +62,7 @@ final class Replica: @unchecked Sendable {
         features = Mutex(
             FeatureCell(
                 state: state, decoder: EventDecoder(pipeline), scratch: model.map { ForestScratch(for: $0.forest) }))
-        let dimension =
-            pipeline.embedding.column == nil ? model?.forest.embeddingDimension ?? 0 : pipeline.embedding.dimension
+        let dimension = pipeline.vectorDimension(model)
         tails = pipeline.tenants.map { _ in
             VectorTail(
                 dimensions: max(1, dimension), metric: Metric(pipeline.embedding.metric),

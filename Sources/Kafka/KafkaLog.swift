@@ -80,7 +80,7 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
             var wakeAt = deadline
             for step in 0..<partitions {
                 let partition = (turn + step) % partitions
-                guard let place = lock.withLock({ owned[partition] }), let input = place.input else { continue }
+                guard let (place, input) = reading(partition) else { continue }
                 let waiting = input.waiting
                 guard waiting > 0 else { continue }
                 let due = place.takenAt + configuration.commitIntervalMicroseconds
@@ -134,12 +134,22 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
         return .revoked(partition: nil)
     }
 
+    /// What is read of a partition. Whoever commits may lose the partition meanwhile.
+    private func reading(_ partition: Int) -> (OwnedPartition, PartitionReader)? {
+        lock.withLock { owned[partition].flatMap { place in place.input.map { (place, $0) } } }
+    }
+
+    /// The partition is not ours any more. Its reader ends here: a client reads a partition once at a time.
     private func giveUp(_ partition: Int) {
-        let place = lock.withLock {
+        let (place, input) = lock.withLock {
             heads[partition] = nil
-            return owned.removeValue(forKey: partition)
+            let place = owned.removeValue(forKey: partition)
+            defer { place?.input = nil }
+            return (place, place?.input)
         }
-        place?.close()
+        // Not under the lock: the end of a reader waits for a thread of the library.
+        withExtendedLifetime(input) {}
+        place?.retire()
     }
 
     private func fill(

@@ -34,13 +34,8 @@ final class OwnedPartition: @unchecked Sendable {
     /// Where clients are destroyed, which takes a tenth of a second each: nobody waits for it.
     private static let reaper = DispatchQueue(label: "tideline.kafka.reaper")
 
-    /// Gives the partition up. Its reader ends at once: a client reads a partition once at a time.
-    func close() {
-        input = nil
-        let last = producers
-        producers = []
-        Self.reaper.async { withExtendedLifetime(last) {} }
-    }
+    /// Lets go of the partition. A commit that is under way on another thread keeps it until it ends.
+    func retire() { Self.reaper.async { [self] in withExtendedLifetime(self) {} } }
 
     /// Initialises both ids, always the first one first, and uses it first: in any other order two workers could each
     /// hold one valid id and commit an event twice.

@@ -34,3 +34,10 @@ package final class ScoringModel: Sendable {
         label = "\(name)@\(String(identity, radix: 16).prefix(8))"
     }
 }
+
+extension Pipeline {
+    /// Numbers of an event's vector, whether the event brings it or the model makes it; 0 where there is none.
+    package func vectorDimension(_ model: ScoringModel?) -> Int {
+        embedding.column == nil ? model?.forest.embeddingDimension ?? 0 : embedding.dimension
+    }
+}

@@ -34,7 +34,11 @@ private func events(_ text: String, _ change: (inout ReplaySource.Options) -> Vo
     var options = ReplaySource.Options()
     options.timeField = "time"
     change(&options)
-    let source = try ReplaySource(InputBytes(path: file.path), options: options)
+    return try allRows(of: ReplaySource(InputBytes(path: file.path), options: options))
+}
+
+/// Events as text, refusals with their reason.
+func allRows(of source: ReplaySource) throws -> [String] {
     var result: [String] = []
     while true {
         switch try source.next() {

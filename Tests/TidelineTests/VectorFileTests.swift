@@ -36,15 +36,7 @@ import Testing
         (options.idPath, options.entityPath, options.timeField) = ("id", "item", "time")
         options.constants = [("time", "t")]
         options.embedding = ("vector", dimension)
-        let source = try ReplaySource(InputBytes(path: file.path), options: options)
-        var result: [String] = []
-        while true {
-            switch try source.next() {
-            case .end: return result
-            case .refused(let reason): result.append("refused: \(reason)")
-            case .event: result.append(String(decoding: source.event, as: UTF8.self))
-            }
-        }
+        return try allRows(of: ReplaySource(InputBytes(path: file.path), options: options))
     }
 
     let rows: [[Float]] = [[1, -0.25], [1e-7, 3.4e38]]

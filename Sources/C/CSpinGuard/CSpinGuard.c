@@ -15,7 +15,6 @@ enum { spinning_calls = 60, quick_ns = 2000, nap_ns = 250000 };
 static _Thread_local int watched;
 static _Thread_local int quick_calls;
 static _Thread_local int64_t last_ns;
-static atomic_ulong naps;
 
 typedef int (*clock_gettime_fn)(clockid_t, struct timespec *);
 static _Atomic(clock_gettime_fn) library_clock;
@@ -25,8 +24,6 @@ void spin_guard_watch_this_thread(void) {
     prctl(PR_SET_TIMERSLACK, 1000, 0, 0, 0);
     watched = 1;
 }
-
-unsigned long spin_guard_naps(void) { return atomic_load_explicit(&naps, memory_order_relaxed); }
 
 static int64_t nanoseconds(const struct timespec *time) {
     return (int64_t)time->tv_sec * 1000000000 + time->tv_nsec;
@@ -39,7 +36,6 @@ static void look(const struct timespec *now, clock_gettime_fn real) {
     if (quick_calls < spinning_calls) return;
     struct timespec nap = {0, nap_ns};
     nanosleep(&nap, NULL);
-    atomic_fetch_add_explicit(&naps, 1, memory_order_relaxed);
     // Where it spins on, the next nap comes after two turns more.
     quick_calls = spinning_calls - 6;
     struct timespec woken;

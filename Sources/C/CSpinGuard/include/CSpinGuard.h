@@ -7,6 +7,3 @@
 /// the application when it starts; here it sleeps 250 µs at a time instead, so an operation waits as much at worst.
 /// With librdkafka 2.4.0 or later (Debian 13) this target has no user left and can be deleted.
 void spin_guard_watch_this_thread(void);
-
-/// Naps taken by all watched threads since the process began.
-unsigned long spin_guard_naps(void);

@@ -100,6 +100,13 @@ internal import CFaiss
         return unsafe ids[row] == id ? row : nil
     }
 
+    /// Visits the rows that are older than `time`, the oldest first.
+    func forEachRow(before time: Int64, _ visit: (Int) -> Void) {
+        let order = unsafe column(.byTime, UInt32.self)
+        let end = partition { unsafe columns.times[Int(order[$0])] < time }
+        for place in 0..<end { unsafe visit(Int(order[place])) }
+    }
+
     func version(_ row: Int) -> UInt64 { unsafe column(.versions, UInt64.self)[row] }
 
     private func column<T>(_ column: SegmentLayout.Column, _ type: T.Type) -> UnsafePointer<T> {

@@ -28,11 +28,13 @@ package final class VectorShelf: Sendable {
 
     // MARK: Writing
 
+    /// - Parameter isNew: no segment holds a row of this id.
     @discardableResult
-    package func put(_ row: VectorRow, _ vector: UnsafeBufferPointer<Float>) -> PutOutcome {
+    package func put(_ row: VectorRow, _ vector: UnsafeBufferPointer<Float>, isNew: Bool = false) -> PutOutcome {
         journal.withLock { journal in
             if journal.isKept { unsafe journal.entries.append(.put(row, Array(vector))) }
-            return unsafe collection.put(row, vector)
+            let collection = collection
+            return unsafe isNew ? collection.tail.put(row, vector) : collection.put(row, vector)
         }
     }
 

@@ -65,10 +65,16 @@ internal import CFaiss
 
     package var facts: SegmentFacts {
         let graph = unsafe tl_graph_describe(graph)
-        return SegmentFacts(
-            rows: count, nodes: layout.nodes, linkBytes: Int(graph.link_bytes), codeBytes: Int(graph.code_bytes),
-            floatBytes: Int(graph.float_bytes), startBytes: Int(graph.entry_bytes), columnBytes: layout.columnBytes,
-            fileBytes: layout.fileBytes)
+        var facts = SegmentFacts()
+        facts.rows = count
+        facts.nodes = layout.nodes
+        facts.linkBytes = Int(graph.link_bytes)
+        facts.codeBytes = Int(graph.code_bytes)
+        facts.floatBytes = Int(graph.float_bytes)
+        facts.startBytes = Int(graph.entry_bytes)
+        facts.columnBytes = layout.columnBytes
+        facts.fileBytes = layout.fileBytes
+        return facts
     }
 
     // MARK: Rows

@@ -59,6 +59,7 @@ let package = Package(
         debian("CMicroHTTPD", pkgConfig: "libmicrohttpd", package: "libmicrohttpd-dev"),
         debian("CYAML", pkgConfig: "yaml-0.1", package: "libyaml-dev"),
         debian("CCurl", pkgConfig: "libcurl", package: "libcurl4-openssl-dev"),
+        debian("COpenSSL", pkgConfig: "libcrypto", package: "libssl-dev"),
         debian("CZlib", pkgConfig: "zlib", package: "zlib1g-dev"),
         kernel("CForest"),
         kernel("CJSON", linked: ["simdjson", "stdc++"]),
@@ -79,7 +80,7 @@ let package = Package(
         room("HTTP", ["CMicroHTTPD", "CCurl"]),
         room("Core", ["Service", "Changes", "Storage", "Features", "Scoring", "HTTP"], settings: eventPath),
         room("Kafka", ["Service", "Changes", "Storage", "Core", "CRdkafka", "CSpinGuard"]),
-        room("Replicate", ["Service", "Changes", "Storage"]),
+        room("Replicate", ["Service", "Changes", "Storage", "COpenSSL"]),
         room("NATS", ["Service", "Changes", "Replicate", "CNATS"]),
         room(
             "Edge", ["Service", "Changes", "Storage", "Vectors", "Features", "Scoring", "Replicate", "HTTP"],
@@ -123,15 +124,15 @@ let package = Package(
         suite("HTTPTests", ["HTTP"]),
         suite("CoreTests", ["Core", "Changes", "Features", "Scoring", "Storage", "CAllocations"]),
         suite("KafkaTests", ["Kafka", "Core", "Changes", "Features", "Service", "Storage"]),
-        suite("ReplicateTests", ["Replicate", "Changes", "Storage"]),
-        suite("NATSTests", ["NATS", "Replicate", "Changes", "Service"]),
+        suite("ReplicateTests", ["Replicate", "Changes", "Service", "Storage"]),
+        suite("NATSTests", ["NATS", "Replicate", "Changes", "Service", "Storage"]),
         suite(
             "EdgeTests",
             [
                 "Edge", "Core", "Replicate", "Changes", "Features", "Scoring", "Storage", "Service", "HTTP",
                 "CAllocations",
             ]),
-        suite("TidelineTests", ["Tideline", "Features", "HTTP"]),
+        suite("TidelineTests", ["Tideline", "Changes", "Features", "HTTP", "Replicate", "Storage"]),
         suite("VectorsTests", ["Vectors", "CFaiss"]),
     ],
     cxxLanguageStandard: .cxx17

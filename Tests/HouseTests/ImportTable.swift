@@ -11,7 +11,7 @@ enum ImportTable {
         "HTTP": ["CMicroHTTPD", "CCurl"],
         "Core": ["Service", "Changes", "Storage", "Features", "Scoring", "HTTP"],
         "Kafka": ["Service", "Changes", "Storage", "Core", "CRdkafka", "CSpinGuard"],
-        "Replicate": ["Service", "Changes", "Storage"],
+        "Replicate": ["Service", "Changes", "Storage", "COpenSSL"],
         "NATS": ["Service", "Changes", "Replicate", "CNATS"],
         "Edge": ["Service", "Changes", "Storage", "Vectors", "Features", "Scoring", "Replicate", "HTTP"],
         "Tideline": [

@@ -14,6 +14,7 @@ package struct EdgeRoutes: Sendable {
     let region: Region
     private let clock: any WallClock
     private let metrics: EdgeMetrics
+    let searchers = SearcherPool()
 
     package init(_ region: Region, clock: any WallClock = SystemClock()) {
         self.region = region
@@ -127,7 +128,7 @@ package struct EdgeRoutes: Sendable {
     }
 
     /// The tenant whose data is asked for. Keys and scopes come with the secured API; until then it is a parameter.
-    private func tenant(_ request: borrowing Request, _ replica: Replica) throws -> Int {
+    func tenant(_ request: borrowing Request, _ replica: Replica) throws -> Int {
         guard let name = request.query("tenant") else { return 0 }
         guard let index = replica.pipeline.tenants.firstIndex(of: name) else {
             throw Problem.notFound("no such tenant")
@@ -182,7 +183,7 @@ package struct EdgeRoutes: Sendable {
     }
 
     /// Lends the row of an event's newest version.
-    private func withRow<Result>(
+    func withRow<Result>(
         _ replica: Replica, tenant: Int, id: String, _ use: (EventRow) throws -> Result
     ) throws -> Result {
         let name = replica.pipeline.tenants[tenant]
@@ -205,109 +206,6 @@ package struct EdgeRoutes: Sendable {
         try withRow(replica, tenant: tenant, id: id) { row in
             unsafe EventJSON.write(id: row.id, row.record, pipeline: replica.pipeline, details: true, to: &json)
         }
-    }
-
-    private func similar(_ request: borrowing Request, _ replica: Replica, _ json: inout JSONWriter) throws {
-        guard let id = request.query("id") else { throw Problem.badRequest("id is needed: /v1/similar?id=EVENT&k=10") }
-        let k = try request.queryInt("k", in: 1...1000) ?? 10
-        let tenant = try tenant(request, replica)
-        let vector = try withRow(replica, tenant: tenant, id: id) { row in unsafe Self.floats(row.vector) }
-        guard !vector.isEmpty else { throw Problem(status: 409, detail: "event `\(id)` has no vector") }
-        try neighbours(of: vector, k: k, tenant: tenant, excluding: id, replica, request, &json)
-    }
-
-    private static func floats(_ bytes: UnsafeRawBufferPointer) -> [Float] {
-        (0..<bytes.count / 4).map { unsafe bytes.loadUnaligned(fromByteOffset: $0 * 4, as: Float.self) }
-    }
-
-    private func similarTo(_ request: borrowing Request, _ replica: Replica, _ json: inout JSONWriter) throws {
-        let tenant = try tenant(request, replica)
-        let body = try Self.object(request)
-        let k = (body["k"] as? Int) ?? 10
-        guard (1...1000).contains(k) else { throw Problem.badRequest("k must be from 1 to 1000") }
-        if let values = body["vector"] as? [Any] {
-            let vector = values.compactMap { ($0 as? NSNumber)?.floatValue }
-            guard vector.count == values.count, vector.count == replica.tails[tenant].dimensions else {
-                throw Problem.badRequest("vector: \(replica.tails[tenant].dimensions) numbers are needed")
-            }
-            return try neighbours(of: vector, k: k, tenant: tenant, excluding: nil, replica, request, &json)
-        }
-        guard let event = body["event"] as? [String: Any] else {
-            throw Problem.badRequest("the body holds `vector`, a list of numbers, or `event`, an object")
-        }
-        let bytes = try JSONSerialization.data(withJSONObject: event)
-        let provisional = try preview(replica, bytes)
-        guard !provisional.vector.isEmpty else {
-            throw Problem(status: 409, detail: "this pipeline's model gives no vector")
-        }
-        try neighbours(
-            of: provisional.vector, k: k, tenant: provisional.tenant, excluding: nil, replica, request, &json)
-    }
-
-    /// The body as a JSON object; this path is a person's or a service's question, not the event path.
-    private static func object(_ request: borrowing Request) throws -> [String: Any] {
-        let body = Data(request.body)
-        guard let object = (try? JSONSerialization.jsonObject(with: body)) as? [String: Any] else {
-            throw Problem.badRequest("the body must be a JSON object")
-        }
-        return object
-    }
-
-    private func neighbours(
-        of vector: [Float], k: Int, tenant: Int, excluding id: String?, _ replica: Replica,
-        _ request: borrowing Request,
-        _ json: inout JSONWriter
-    ) throws {
-        var filter = VectorFilter()
-        if request.query("flagged") == "true" { filter.flags = EventRecord.Flags.flagged.rawValue }
-        let low = try request.queryDouble("score_min").map { Float($0) } ?? -.infinity
-        let high = try request.queryDouble("score_max").map { Float($0) } ?? .infinity
-        guard low <= high else { throw Problem.badRequest("score_min is above score_max") }
-        filter.scores = low...high
-        // One more than asked for: an event is its own nearest neighbour.
-        var found = NeighbourBuffer(capacity: k + 1)
-        do {
-            try unsafe vector.withUnsafeBufferPointer { vector throws(VectorQueryError) in
-                _ = try unsafe replica.tails[tenant].search(
-                    vector, k: id == nil ? k : k + 1, filter: filter, into: &found)
-            }
-        } catch .zero {
-            throw Problem.badRequest("a vector of zero length has no neighbours")
-        } catch {
-            throw Problem.badRequest("the vector is none: \(error)")
-        }
-        let name = replica.pipeline.tenants[tenant]
-        json.beginObject()
-        if let id { json.member("id", id) }
-        json.key("neighbours")
-        json.beginArray()
-        var count = 0
-        for place in 0..<found.count where count < k {
-            let neighbour = found[place]
-            let key = EventKey(time: neighbour.row.time, place: neighbour.row.id)
-            try unsafe key.withRow(tenant: name) {
-                _ = try unsafe replica.view.store.get($0) { bytes in
-                    guard let row = unsafe EventRow(bytes) else { return }
-                    if let id, unsafe row.id.elementsEqual(id.utf8) { return }
-                    write(neighbour, row, replica, &json)
-                    count += 1
-                }
-            }
-        }
-        json.endArray()
-        json.endObject()
-    }
-
-    private func write(_ neighbour: Neighbour, _ row: EventRow, _ replica: Replica, _ json: inout JSONWriter) {
-        json.beginObject()
-        json.key("id")
-        unsafe json.value(utf8: row.id)
-        json.member("distance", neighbour.distance)
-        json.member("score", row.record.score)
-        json.member("flagged", row.record.flags.contains(.flagged))
-        json.member("time", time: row.record.eventTime)
-        EventJSON.writeFields(row.record, replica.pipeline, to: &json)
-        json.endObject()
     }
 
     private func entity(_ request: borrowing Request, _ replica: Replica, _ json: inout JSONWriter) throws {
@@ -337,7 +235,7 @@ package struct EdgeRoutes: Sendable {
         json.endObject()
     }
 
-    private func preview(_ replica: Replica, _ event: Data) throws -> Provisional {
+    func preview(_ replica: Replica, _ event: Data) throws -> Provisional {
         do {
             return try unsafe [UInt8](event).withUnsafeBytes { try unsafe replica.preview($0, now: clock.now) }
         } catch let refusal as EventRefusal {
@@ -426,7 +324,7 @@ package struct EdgeRoutes: Sendable {
         json.member("lineage", replica.lineage.description)
         json.member("entitiesInMemory", replica.entityCount)
         json.member("stateBytes", replica.memoryBytes)
-        json.member("vectors", replica.tails.reduce(0) { $0 + $1.counts.rows })
+        json.member("vectors", replica.vectors.rows)
         json.key("partitions")
         json.beginArray()
         for (partition, position) in replica.positions.enumerated() {

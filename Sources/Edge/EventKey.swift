@@ -5,11 +5,14 @@ import Storage
 /// the order of time, so that the newest are one walk backwards, and a vector's row is found from its time and place.
 ///
 /// `e` tenant-length tenant time (i64 big-endian) place (u64 big-endian). A second row, `i` tenant-length tenant id,
-/// holds time and place of the id's newest version.
+/// holds time and place of the id's newest version. A third, `d` tenant-length tenant place, remembers a row that is gone
+/// while a sealed segment may still hold its vector.
 struct EventKey: Equatable {
     var time: Int64
     /// The partition in the upper 12 bits, the input offset in the others.
     var place: UInt64
+
+    static let offsetMask: UInt64 = 0xF_FFFF_FFFF_FFFF
 
     init(time: Int64, place: UInt64) {
         self.time = time
@@ -18,7 +21,7 @@ struct EventKey: Equatable {
 
     init(time: Int64, partition: Int, offset: UInt64) {
         self.time = time
-        place = UInt64(partition) << 52 | offset & 0xF_FFFF_FFFF_FFFF
+        place = UInt64(partition) << 52 | offset & Self.offsetMask
     }
 
     func row(tenant: UnsafeRawBufferPointer) -> [UInt8] {
@@ -39,20 +42,23 @@ struct EventKey: Equatable {
     static func withIdentifier<R>(
         tenant: String, id: String, _ use: (UnsafeRawBufferPointer) throws -> R
     ) rethrows -> R {
-        var tenant = tenant
         var id = id
+        return try id.withUTF8 { try unsafe withIdentifier(tenant: tenant, id: UnsafeRawBufferPointer($0), use) }
+    }
+
+    static func withIdentifier<R>(
+        tenant: String, id: UnsafeRawBufferPointer, _ use: (UnsafeRawBufferPointer) throws -> R
+    ) rethrows -> R {
+        var tenant = tenant
         return try tenant.withUTF8 { name in
-            try id.withUTF8 { id in
-                let count = 2 + name.count + id.count
-                return try unsafe withUnsafeTemporaryAllocation(byteCount: count, alignment: 8) { bytes in
-                    unsafe bytes[0] = View.Prefix.identifier
-                    unsafe bytes[1] = UInt8(name.count)
-                    unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[2...]).copyMemory(
-                        from: UnsafeRawBufferPointer(name))
-                    unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[(2 + name.count)...]).copyMemory(
-                        from: UnsafeRawBufferPointer(id))
-                    return try unsafe use(UnsafeRawBufferPointer(bytes))
-                }
+            let count = 2 + name.count + id.count
+            return try unsafe withUnsafeTemporaryAllocation(byteCount: count, alignment: 8) { bytes in
+                unsafe bytes[0] = View.Prefix.identifier
+                unsafe bytes[1] = UInt8(name.count)
+                unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[2...]).copyMemory(
+                    from: UnsafeRawBufferPointer(name))
+                unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[(2 + name.count)...]).copyMemory(from: id)
+                return try unsafe use(UnsafeRawBufferPointer(bytes))
             }
         }
     }
@@ -96,6 +102,14 @@ struct EventKey: Equatable {
 
     static func prefix(tenant: String) -> [UInt8] {
         [View.Prefix.event, UInt8(tenant.utf8.count)] + Array(tenant.utf8)
+    }
+
+    static func deletedPrefix(tenant: UnsafeRawBufferPointer) -> [UInt8] {
+        unsafe [View.Prefix.deleted, UInt8(tenant.count)] + Array(tenant)
+    }
+
+    func deletedRow(tenant: UnsafeRawBufferPointer) -> [UInt8] {
+        unsafe Self.deletedPrefix(tenant: tenant) + withUnsafeBytes(of: place.bigEndian) { unsafe Array($0) }
     }
 
     /// Reads the end of a row's key.

@@ -17,16 +17,19 @@ final class Replica: @unchecked Sendable {
     let pipeline: Pipeline
     let partitions: Int
     let view: View
-    let tails: [VectorTail]
+    let vectors: ReplicaVectors
     private let model: ScoringModel?
     private let features: Mutex<FeatureCell>
     private let tiles: TileView
     private let state: FeatureState
     private let known = Mutex<[AppliedPosition?]>([])
+    /// Held while a batch's events are written.
+    private let applying = Mutex(())
     // The applier's.
     private(set) var feeds: [ReplicaFeed]
     private var tilePositions: [AppliedPosition?]
     private let rows = StoreBatch()
+    private var expiry: Expiry
     /// The bus position of the last batch that was applied.
     private(set) var busSequence: UInt64?
 
@@ -62,20 +65,14 @@ final class Replica: @unchecked Sendable {
         features = Mutex(
             FeatureCell(
                 state: state, decoder: EventDecoder(pipeline), scratch: model.map { ForestScratch(for: $0.forest) }))
-        let dimension = pipeline.vectorDimension(model)
-        tails = pipeline.tenants.map { _ in
-            VectorTail(
-                dimensions: max(1, dimension), metric: Metric(pipeline.embedding.metric),
-                rowsMax: pipeline.limits.tailVectorsMax)
-        }
+        vectors = ReplicaVectors(pipeline, dimensions: pipeline.vectorDimension(model))
         busSequence =
             try unsafe view.store.get([View.Prefix.meta]) { bytes in
                 unsafe bytes.count == 8 ? UInt64(littleEndian: bytes.loadUnaligned(as: UInt64.self)) : nil
             } ?? nil
-        try refillTails(log)
+        expiry = Expiry(pipeline)
     }
 
-    /// What has been applied of each partition.
     /// Where each partition stands; `nil` where nothing came yet.
     var frontier: [AppliedPosition?] { known.withLock { $0 } }
 
@@ -90,8 +87,10 @@ final class Replica: @unchecked Sendable {
         let isNew = batch.header.seq == position.seq + 1
         if isNew {
             let next = position.advanced(by: batch)
-            try writeEvents(batch, partition, next)
-            known.withLock { $0[partition] = next }
+            try applying.withLock { _ in
+                try writeEvents(batch, partition, next)
+                known.withLock { $0[partition] = next }
+            }
         }
         features.withLock { cell in
             batch.forEachChange { change in
@@ -117,9 +116,12 @@ final class Replica: @unchecked Sendable {
             let older = try unsafe view.store.get(identifier) { unsafe EventKey(value: $0) } ?? nil
             if let older {
                 unsafe older.row(tenant: tenant).withUnsafeBytes { unsafe rows.delete($0) }
+                unsafe rows.put(older.deletedRow(tenant: tenant), [])
                 if let index = unsafe tenantIndex(tenant) { replaced.append((index, older)) }
             }
-            guard change.operation == .upsert, let record = unsafe EventRecord(change.value) else {
+            guard change.operation == .upsert, let record = unsafe EventRecord(change.value),
+                record.eventTime >= vectors.oldestKept
+            else {
                 unsafe identifier.withUnsafeBytes { unsafe rows.delete($0) }
                 return
             }
@@ -136,24 +138,12 @@ final class Replica: @unchecked Sendable {
         }
         try view.write(rows, .events, partition: UInt32(partition), position: position)
         // A vector is found only once its row is there.
-        for (tenant, key) in replaced { tails[tenant].delete(key.place) }
+        for (tenant, key) in replaced { vectors.delete(key, tenant: tenant) }
         batch.forEachChange { change in
             guard change.kind == .event, change.operation == .upsert, let record = unsafe EventRecord(change.value),
                 let tenant = unsafe tenantIndex(change.tenantAndRest.tenant)
             else { return }
-            unsafe putVector(record, change.vector, partition: partition, tenant: tenant)
-        }
-    }
-
-    private func putVector(_ record: EventRecord, _ vector: UnsafeRawBufferPointer, partition: Int, tenant: Int) {
-        guard vector.count > 0 else { return }
-        let key = EventKey(time: record.eventTime, partition: partition, offset: record.inputOffset)
-        let row = VectorRow(
-            id: key.place, time: record.eventTime, score: record.score, flags: record.flags.rawValue,
-            tenant: UInt32(tenant))
-        unsafe withUnsafeTemporaryAllocation(of: Float.self, capacity: vector.count / 4) { floats in
-            unsafe UnsafeMutableRawBufferPointer(floats).copyMemory(from: vector)
-            _ = unsafe tails[tenant].put(row, UnsafeBufferPointer(floats))
+            unsafe vectors.put(record, change.vector, partition: partition, tenant: tenant)
         }
     }
 
@@ -164,23 +154,59 @@ final class Replica: @unchecked Sendable {
         }
     }
 
-    /// The newest vectors of each tenant come back from the rows on disk.
-    private func refillTails(_ log: Log) throws {
+    // MARK: the vectors
+
+    /// The newest vectors of each tenant come back from the rows on disk: those that no segment holds.
+    ///
+    /// Rows lie in the order of event time. The walk ends after many that segments hold, one after another: of what came
+    /// still later than those, vectors are found again with the next snapshot.
+    func refillTails(_ log: Log) throws {
+        let sealed = vectors.sealed
         for (index, tenant) in pipeline.tenants.enumerated() {
             let prefix = EventKey.prefix(tenant: tenant)
             let iterator = StoreIterator(view.store)
             iterator.seekBack(prefix + [UInt8](repeating: 0xFF, count: 16))
             var count = 0
-            while iterator.isValid, unsafe iterator.key.starts(with: prefix), count < pipeline.limits.tailVectorsMax {
-                if let key = unsafe EventKey(row: iterator.key), let row = unsafe EventRow(iterator.value) {
-                    unsafe putVector(row.record, row.vector, partition: Int(key.place >> 52), tenant: index)
-                    count += 1
+            var held = 0
+            while iterator.isValid, unsafe iterator.key.starts(with: prefix),
+                count < pipeline.limits.tailVectorsMax, held < Self.heldInARowMax
+            {
+                if let key = unsafe EventKey(row: iterator.key) {
+                    if sealed.holds(key.place) {
+                        held += 1
+                    } else if let row = unsafe EventRow(iterator.value) {
+                        unsafe vectors.put(row.record, row.vector, partition: Int(key.place >> 52), tenant: index)
+                        count += 1
+                        held = 0
+                    }
                 }
                 iterator.previous()
             }
             try iterator.check()
             if count > 0 { log.info("vectors are back in memory", ["tenant": tenant, "count": count]) }
         }
+    }
+
+    private static let heldInARowMax = 200_000
+
+    /// Rows of a tenant that are gone although a segment may hold their vectors.
+    func deletedRows(_ tenant: Int) throws -> [UInt64] {
+        var tenant = pipeline.tenants[tenant]
+        let prefix = tenant.withUTF8 { unsafe EventKey.deletedPrefix(tenant: UnsafeRawBufferPointer($0)) }
+        var places: [UInt64] = []
+        try unsafe StoreIterator(view.store).forEach(prefix: prefix) { key, _ in
+            if key.count == prefix.count + 8 {
+                places.append(
+                    unsafe UInt64(bigEndian: key.loadUnaligned(fromByteOffset: prefix.count, as: UInt64.self)))
+            }
+            return true
+        }
+        return places
+    }
+
+    /// Runs `body` between two batches: what it sees of positions, rows and vectors belongs together.
+    func betweenBatches<Result>(_ body: ([AppliedPosition?]) throws -> Result) rethrows -> Result {
+        try applying.withLock { _ in try body(frontier) }
     }
 
     // MARK: the feeds
@@ -192,8 +218,9 @@ final class Replica: @unchecked Sendable {
     /// Every partition has what its log is known to have.
     var isComplete: Bool { feeds.allSatisfy(\.isComplete) }
 
-    /// Does a small part of writing tiles to disk, when it is due.
+    /// Does a small part of writing tiles to disk, and of letting old events go, when it is due.
     func proceed(now: Int64) throws {
+        try expiry.proceed(view, vectors, watermark: frontier.lazy.compactMap { $0?.watermark }.max() ?? 0, now: now)
         try features.withLock { _ in
             try tiles.proceed(
                 positions: tilePositions, now: now,
@@ -256,16 +283,6 @@ final class Replica: @unchecked Sendable {
 
     var memoryBytes: Int { features.withLock { $0.state.memoryBytes } }
     var entityCount: Int { features.withLock { $0.state.entityCount } }
-}
-
-extension Metric {
-    fileprivate init(_ metric: Pipeline.Embedding.Metric) {
-        switch metric {
-        case .l2: self = .squaredL2
-        case .cosine: self = .cosine
-        case .innerProduct: self = .innerProduct
-        }
-    }
 }
 
 /// An event's row on disk.

@@ -94,6 +94,8 @@ package struct Pipeline: Sendable {
         /// Entities whose tiles stay in memory; the rest is read from disk when needed.
         package var entitiesInMemoryMax = 200_000
         package var tailVectorsMax = 1_000_000
+        /// Events and vectors go from the regions when the log's watermark has passed them by so much.
+        package var retentionMicroseconds: Int64 = 90 * 86_400_000_000
 
         /// The time that an event counts at, and whether it is another than its own: one event of tomorrow must not
         /// make everybody else late, so it counts as of the moment at which it was taken.

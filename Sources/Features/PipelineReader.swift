@@ -303,7 +303,7 @@ struct PipelineReader {
             node, "limits",
             keys: [
                 "latency_budget", "event_bytes", "future", "duplicate_ids", "duplicate_window", "entities_in_memory",
-                "tail_vectors",
+                "tail_vectors", "retention",
             ])
         if let value = node["latency_budget"] {
             limits.latencyBudgetMicroseconds = Int(try duration(value, "limits.latency_budget"))
@@ -324,6 +324,7 @@ struct PipelineReader {
         if let value = node["tail_vectors"] {
             limits.tailVectorsMax = try integer(value, "limits.tail_vectors", in: 1000...100_000_000)
         }
+        if let value = node["retention"] { limits.retentionMicroseconds = try duration(value, "limits.retention") }
         return limits
     }
 }

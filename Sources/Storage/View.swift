@@ -59,6 +59,8 @@ package final class View: Sendable {
         package static let tile = UInt8(ascii: "t")
         package static let seen = UInt8(ascii: "s")
         package static let meta = UInt8(ascii: "m")
+        /// A row whose vector may stand in a sealed segment, and that is gone.
+        package static let deleted = UInt8(ascii: "d")
     }
 
     /// Writes `batch` and the layer's new frontier as one step.

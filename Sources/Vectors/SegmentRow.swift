@@ -91,4 +91,17 @@ package struct SegmentFacts: Sendable, Equatable {
     /// Ids, versions and columns, mapped from the file.
     package var columnBytes = 0
     package var fileBytes = 0
+
+    package init() {}
+
+    package static func += (sum: inout SegmentFacts, other: SegmentFacts) {
+        sum.rows += other.rows
+        sum.nodes += other.nodes
+        sum.linkBytes += other.linkBytes
+        sum.codeBytes += other.codeBytes
+        sum.floatBytes += other.floatBytes
+        sum.startBytes += other.startBytes
+        sum.columnBytes += other.columnBytes
+        sum.fileBytes += other.fileBytes
+    }
 }

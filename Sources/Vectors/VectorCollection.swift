@@ -12,34 +12,38 @@ package final class VectorCollection: Sendable {
     package let dimensions: Int
     package let metric: Metric
     /// The newest last.
-    package let segments: [Segment]
+    package let segments: [LiveSegment]
     package let tail: VectorTail
-    private let dead: [DeadRows]
 
     /// - Parameter segments: all of the dimensions and metric of the tail, the oldest first. Of rows of one id the newest
     ///   version stays; of equal versions, the later segment's.
-    package init(segments: [Segment], tail: VectorTail) {
-        for segment in segments {
-            precondition(segment.dimensions == tail.dimensions && segment.metric == tail.metric, "vectors of one kind")
+    package convenience init(segments: [Segment], tail: VectorTail) {
+        self.init(live: segments.map { LiveSegment($0) }, tail: tail)
+        endSuperseded()
+    }
+
+    /// - Parameter live: segments in which whatever is superseded or deleted has ended: no id is live in two of them.
+    package init(live: [LiveSegment], tail: VectorTail) {
+        for part in live {
+            precondition(
+                part.segment.dimensions == tail.dimensions && part.segment.metric == tail.metric, "vectors of one kind")
         }
         dimensions = tail.dimensions
         metric = tail.metric
-        self.segments = segments
+        segments = live
         self.tail = tail
-        dead = segments.map { DeadRows(rows: $0.count) }
-        endSuperseded()
     }
 
     private func endSuperseded() {
         for newer in segments.indices.dropFirst() {
-            for row in 0..<segments[newer].count {
-                let sealed = segments[newer].row(row)
-                for older in 0..<newer {
-                    guard let other = segments[older].find(sealed.id), !dead[older].contains(other) else { continue }
-                    if segments[older].version(other) <= sealed.version {
-                        dead[older].end(other)
+            for row in 0..<segments[newer].segment.count {
+                let sealed = segments[newer].segment.row(row)
+                for older in segments[..<newer] {
+                    guard let other = older.segment.find(sealed.id), older.isLive(other) else { continue }
+                    if older.segment.version(other) <= sealed.version {
+                        older.dead.end(other)
                     } else {
-                        dead[newer].end(row)
+                        segments[newer].dead.end(row)
                     }
                 }
             }
@@ -52,11 +56,16 @@ package final class VectorCollection: Sendable {
     ///
     /// - Parameter version: nil is newer than all.
     @discardableResult
-    package func put(_ row: VectorRow, _ vector: [Float], version: UInt64? = nil) -> PutOutcome {
+    package func put(_ row: VectorRow, _ vector: UnsafeBufferPointer<Float>, version: UInt64? = nil) -> PutOutcome {
         if let version, isSealed(row.id, atLeast: version) { return .stored }
-        let outcome = tail.put(row, vector)
+        let outcome = unsafe tail.put(row, vector)
         if case .refused = outcome { return outcome }
         return endSealed(row.id) ? .replaced : outcome
+    }
+
+    @discardableResult
+    package func put(_ row: VectorRow, _ vector: [Float], version: UInt64? = nil) -> PutOutcome {
+        unsafe vector.withUnsafeBufferPointer { unsafe put(row, $0, version: version) }
     }
 
     /// Removes an id; false when it isn't there.
@@ -67,33 +76,26 @@ package final class VectorCollection: Sendable {
     }
 
     private func isSealed(_ id: UInt64, atLeast version: UInt64) -> Bool {
-        for segment in segments {
-            if let row = segment.find(id), segment.version(row) >= version { return true }
-        }
-        return false
+        segments.contains { part in part.segment.find(id).map { part.segment.version($0) >= version } ?? false }
     }
 
     private func endSealed(_ id: UInt64) -> Bool {
         var ended = false
-        for (index, segment) in segments.enumerated() {
-            if let row = segment.find(id), dead[index].end(row) { ended = true }
-        }
+        for part in segments where part.end(id) { ended = true }
         return ended
     }
 
     // MARK: Reading
 
     /// Rows that a search can find.
-    package var count: Int {
-        segments.indices.reduce(tail.counts.rows) { $0 + segments[$1].count - dead[$1].count }
-    }
+    package var count: Int { segments.reduce(tail.counts.rows) { $0 + $1.count } }
 
     /// Rows of the segments that are superseded or deleted.
-    package var deadCount: Int { dead.reduce(0) { $0 + $1.count } }
+    package var deadCount: Int { segments.reduce(0) { $0 + $1.deadCount } }
 
     package func contains(_ id: UInt64) -> Bool {
-        for (index, segment) in segments.enumerated() {
-            if let row = segment.find(id), !dead[index].contains(row) { return true }
+        for part in segments {
+            if let row = part.segment.find(id), part.isLive(row) { return true }
         }
         return tail.contains(id)
     }
@@ -101,53 +103,30 @@ package final class VectorCollection: Sendable {
     /// The k nearest rows that pass, nearest first, equal distances by id, each id once.
     package func search(
         _ query: [Float], k: Int, filter: VectorFilter = VectorFilter(), effort: SearchEffort = .recall(0.95),
-        with searcher: inout SegmentSearcher
+        with searcher: inout CollectionSearcher
     ) throws(VectorQueryError) -> [Neighbour] {
-        var results: [Neighbour] = []
         try unsafe query.withUnsafeBufferPointer { query throws(VectorQueryError) in
-            for (index, segment) in segments.enumerated() {
-                try unsafe segment.check(query)
-                unsafe segment.search(
-                    query, k: k, filter: filter, effort: effort, dead: dead[index], &searcher, &results)
-            }
+            try unsafe search(query, k: k, filter: filter, effort: effort, with: &searcher)
         }
-        let sealed = results.count
-        results += try tail.search(query, k: k, filter: filter)
-        return merged(&results, sealed: sealed, k: k)
+        return searcher.neighbours
     }
 
-    private func merged(_ results: inout [Neighbour], sealed: Int, k: Int) -> [Neighbour] {
-        if segments.count + (results.count > sealed ? 1 : 0) > 1 {
-            // The later of equal ids is the newer.
-            var places: [UInt64: Int] = [:]
-            for index in results.indices { places[results[index].row.id] = index }
-            if places.count < results.count { results = places.values.map { results[$0] } }
+    /// The same into room that the searcher keeps.
+    package func search(
+        _ query: UnsafeBufferPointer<Float>, k: Int, filter: VectorFilter = VectorFilter(),
+        effort: SearchEffort = .recall(0.95), with searcher: inout CollectionSearcher
+    ) throws(VectorQueryError) {
+        searcher.neighbours.removeAll(keepingCapacity: true)
+        for part in segments {
+            try unsafe part.segment.check(query)
+            unsafe part.segment.search(
+                query, k: k, filter: filter, effort: effort, dead: part.dead, &searcher.segment, &searcher.neighbours)
         }
-        results.sort { ($0.distance, $0.row.id) < ($1.distance, $1.row.id) }
-        if results.count > k { results.removeLast(results.count - k) }
-        return results
-    }
-}
-
-/// Where a tenant's collection stands: readers take it, a writer puts another in its place.
-///
-/// A reader holds the collection that it took until its search ends; segments that no collection has any more are freed
-/// with their last reader. The lock is held for taking a reference, never while anything is opened, searched or freed.
-package final class VectorShelf: Sendable {
-    private let current: Mutex<VectorCollection>
-
-    package init(_ collection: VectorCollection) { current = Mutex(collection) }
-
-    package var collection: VectorCollection { current.withLock { $0 } }
-
-    /// Puts another collection in place. It must hold what was written to the old one, by replay, before.
-    ///
-    /// - Returns: the old one.
-    @discardableResult
-    package func swap(_ next: VectorCollection) -> VectorCollection {
-        current.withLock { collection in
-            defer { collection = next }
-            return collection
-        }
+        let sealed = searcher.neighbours.count
+        searcher.reserve(k: min(k, max(1, tail.rowsMax)))
+        let found = try unsafe tail.search(query, k: k, filter: filter, into: &searcher.buffer)
+        for index in 0..<found { searcher.neighbours.append(searcher.buffer[index]) }
+        if segments.count + (found > 0 ? 1 : 0) > 1 { searcher.merge(tailFrom: sealed) }
+        if searcher.neighbours.count > k { searcher.neighbours.removeLast(searcher.neighbours.count - k) }
     }
 }

@@ -32,7 +32,7 @@ struct QueryAllocationTests {
     func aQueryAllocatesNoMoreThanItDid(flushed: Bool) throws {
         let world = try CountedRegion(flushed: flushed)
         defer { world.close() }
-        let dimensions = try #require(world.region.replica).tails[0].dimensions
+        let dimensions = try #require(world.region.replica).vectors.dimensions
         let vector = (0..<dimensions).map { "\(Float($0 % 7) + 0.5)" }.joined(separator: ",")
         let get = try world.allocationsOfGets()
         let walk = try world.allocationsOfAWalk(20)

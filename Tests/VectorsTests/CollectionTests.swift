@@ -21,7 +21,7 @@ import Vectors
             segments.append(try fixture.segment(rows, vectors, .squaredL2, name: "\(part)"))
         }
         let collection = VectorCollection(segments: segments, tail: tail(4))
-        var searcher = SegmentSearcher()
+        var searcher = CollectionSearcher()
         for step in 0..<1500 {
             let id = UInt64.random(in: 0..<1000, using: &random)
             if step % 3 == 0 {
@@ -55,7 +55,7 @@ import Vectors
             model.rows[row.id] = nil
         }
         #expect(collection.deadCount == count * 6 / 10 && collection.count == count * 4 / 10)
-        var searcher = SegmentSearcher()
+        var searcher = CollectionSearcher()
         var sum = 0.0
         for query in vectors.suffix(50) {
             let found = try collection.search(
@@ -75,7 +75,7 @@ import Vectors
         let fixture = try SegmentFixture()
         let sealed = try fixture.segment([SegmentRow(id: 1, version: 5)], [[1, 1]], .squaredL2)
         let collection = VectorCollection(segments: [sealed], tail: tail(2))
-        var searcher = SegmentSearcher()
+        var searcher = CollectionSearcher()
         collection.put(VectorRow(id: 1), [9, 9], version: 4)
         #expect(try collection.search([1, 1], k: 1, with: &searcher).first?.distance == 0)
         #expect(collection.put(VectorRow(id: 1), [9, 9], version: 6) == .replaced)
@@ -90,12 +90,12 @@ import Vectors
         let rows = SegmentFixture.rows(3000)
         let shelf = VectorShelf(
             VectorCollection(segments: [try fixture.segment(rows, vectors, .squaredL2)], tail: tail(8)))
-        weak let first = shelf.collection.segments[0]
+        weak let first = shelf.collection.segments[0].segment
         let path = fixture.path()
         await withTaskGroup(of: Bool.self) { group in
             for reader in 0..<2 {
                 group.addTask {
-                    var searcher = SegmentSearcher()
+                    var searcher = CollectionSearcher()
                     for index in stride(from: reader, to: 3000, by: 3) {
                         let found = try? shelf.collection.search(
                             vectors[index], k: 1, effort: .gamma(0.4, expansionsMax: 500), with: &searcher)
@@ -107,11 +107,13 @@ import Vectors
             group.addTask {
                 for round in 0..<20 {
                     for index in stride(from: round, to: 3000, by: 40) {
-                        shelf.collection.put(VectorRow(id: rows[index].id), vectors[index])
+                        vectors[index].withUnsafeBufferPointer { _ = shelf.put(VectorRow(id: rows[index].id), $0) }
                     }
                     guard let segment = try? Segment(path: path) else { return false }
-                    let tail = VectorTail(dimensions: 8, metric: .squaredL2, rowsMax: 10_000)
-                    shelf.swap(VectorCollection(segments: [segment], tail: tail))
+                    shelf.replace { _ in
+                        let tail = VectorTail(dimensions: 8, metric: .squaredL2, rowsMax: 10_000)
+                        return VectorCollection(segments: [segment], tail: tail)
+                    }
                 }
                 return true
             }
@@ -119,5 +121,38 @@ import Vectors
         }
         #expect(first == nil, "a segment outlives its last reader")
         withExtendedLifetime(fixture) {}
+    }
+
+    /// What is written while another collection is made is in it.
+    @Test func whatIsWrittenMeanwhileIsNotLost() throws {
+        let fixture = try SegmentFixture()
+        let vectors = SegmentFixture.clustered(200, 4, seed: 41)
+        let shelf = VectorShelf(VectorCollection(live: [], tail: tail(4)))
+        func put(_ id: Int) {
+            vectors[id].withUnsafeBufferPointer { _ = shelf.put(VectorRow(id: UInt64(id)), $0) }
+        }
+        for id in 0..<100 { put(id) }
+        try shelf.replace { old in
+            let contents = old.tail.contents
+            let sealed = try fixture.segment(
+                (0..<50).map { SegmentRow(id: $0) }, Array(vectors.prefix(50)), .squaredL2)
+            let next = VectorCollection(live: [LiveSegment(sealed)], tail: tail(4))
+            for id in 100..<200 { put(id) }
+            shelf.delete(7)
+            shelf.delete(70)
+            contents.forEach { row, vector in if row.id >= 50 { next.put(row, vector) } }
+            return next
+        }
+        #expect(shelf.collection.count == 198)
+        var searcher = CollectionSearcher()
+        for id in 0..<200 {
+            let found = try shelf.collection.search(vectors[id], k: 1, with: &searcher).first
+            #expect((found?.row.id == UInt64(id)) == (id != 7 && id != 70))
+            #expect(shelf.collection.contains(UInt64(id)) == (id != 7 && id != 70))
+        }
+        // Rows end in a copy alone.
+        let part = try #require(shelf.collection.segments.first)
+        let copy = part.ending { $0 < 10 }
+        #expect(part.deadCount == 1 && copy.deadCount == 10)
     }
 }

@@ -237,6 +237,16 @@ bool tl_vectors_is_live(const tl_rows *rows, uint32_t slot) {
     return __atomic_load_n(&rows->died[slot], __ATOMIC_RELAXED) == UINT64_MAX;
 }
 
+bool tl_vectors_was_live(const tl_rows *rows, uint32_t slot, uint64_t sequence) {
+    return __atomic_load_n(&rows->born[slot], __ATOMIC_ACQUIRE) <= sequence
+        && __atomic_load_n(&rows->died[slot], __ATOMIC_ACQUIRE) > sequence;
+}
+
+void tl_vectors_get(const tl_rows *rows, uint32_t slot, float *vector) {
+    const float *source = lane_of(rows, slot);
+    for (uint32_t d = 0; d < rows->dimensions; d++) vector[d] = source[(size_t)d * TL_LANES];
+}
+
 double tl_vectors_norm2(const float *vector, uint32_t dimensions) {
     double sum = 0;
     for (uint32_t d = 0; d < dimensions; d++) sum += (double)vector[d] * (double)vector[d];

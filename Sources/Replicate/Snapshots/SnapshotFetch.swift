@@ -41,11 +41,11 @@ package struct SnapshotFetch: Sendable {
     /// - Parameter progress: bytes that are here, and bytes of the whole snapshot.
     @discardableResult
     package func fetch(
-        _ signed: SignedManifest, until stopping: StopSignal = StopSignal(),
+        _ signed: SignedManifest, parts: SnapshotParts = .all, until stopping: StopSignal = StopSignal(),
         progress: (_ bytesDone: Int, _ bytesTotal: Int) -> Void = { _, _ in }
     ) throws -> Outcome {
-        let files = signed.manifest.files
-        let total = signed.manifest.bytes
+        let files = signed.manifest.files(parts)
+        let total = signed.manifest.bytes(of: parts)
         guard total <= limits.bytesMax else {
             throw SnapshotRefusal(
                 .tooLarge, "snapshot \(signed.name) has \(total) bytes; the limit is \(limits.bytesMax)")

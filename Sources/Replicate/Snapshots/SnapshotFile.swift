@@ -18,6 +18,13 @@ package struct SnapshotFile: Hashable, Sendable {
     package static func isDigest(_ text: String) -> Bool { isHexadecimal(text, digits: 64) }
 }
 
+/// Which files of a snapshot are meant.
+package enum SnapshotParts: Sendable {
+    case all
+    /// The vectors alone: a region that follows the log has the tables already.
+    case segments
+}
+
 /// Whether `text` is exactly so many lower-case hexadecimal digits.
 func isHexadecimal(_ text: String, digits: Int) -> Bool {
     text.utf8.count == digits && text.utf8.allSatisfy { (48...57).contains($0) || (97...102).contains($0) }

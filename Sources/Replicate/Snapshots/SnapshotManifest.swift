@@ -44,14 +44,18 @@ package struct SnapshotManifest: Equatable, Sendable {
     package var name: SnapshotName { SnapshotName(lineage: lineage, number: number) }
 
     /// The distinct files, tables first, in the order of the manifest.
-    package var files: [SnapshotFile] {
+    package var files: [SnapshotFile] { files(.all) }
+
+    package func files(_ parts: SnapshotParts) -> [SnapshotFile] {
         var seen: Set<SnapshotFile> = []
-        return (tables.map(\.file) + segments.map(\.file)).filter { seen.insert($0).inserted }
+        return ((parts == .all ? tables.map(\.file) : []) + segments.map(\.file)).filter { seen.insert($0).inserted }
     }
 
     /// Of the distinct files together. Checked: sizes that a manifest claims may add up to more than there is.
-    package var bytes: Int {
-        files.reduce(0) { total, file in
+    package var bytes: Int { bytes(of: .all) }
+
+    package func bytes(of parts: SnapshotParts) -> Int {
+        files(parts).reduce(0) { total, file in
             let (sum, overflow) = total.addingReportingOverflow(file.bytes)
             return overflow ? .max : sum
         }
@@ -83,13 +87,9 @@ package struct SnapshotManifest: Equatable, Sendable {
         }
         guard !segments.isEmpty || !tables.isEmpty else { throw SnapshotRefusal(.empty, "a snapshot without files") }
         guard segments.isEmpty || dimensions > 0 else { throw refuse("segments of vectors without dimensions") }
-        var tenants: Set<String> = []
         for segment in segments {
             guard !segment.tenant.isEmpty, segment.tenant.utf8.count <= Self.nameBytesMax else {
                 throw refuse("a tenant's name of \(segment.tenant.utf8.count) bytes")
-            }
-            guard tenants.insert(segment.tenant).inserted else {
-                throw refuse("two segments of tenant `\(segment.tenant)`")
             }
             guard segment.rows > 0 else {
                 throw SnapshotRefusal(.empty, "the segment of `\(segment.tenant)` has no rows")

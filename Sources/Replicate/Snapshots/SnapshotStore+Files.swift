@@ -98,7 +98,7 @@ extension SnapshotStore {
             }
             // The manifests go for good before their files: one that came back without them would be a lie.
             try folderOfManifests.sync()
-            var needed = Set(kept.flatMap(\.manifest.files).map(\.sha256))
+            var needed = Set(kept.flatMap { $0.manifest.files(parts) }.map(\.sha256))
             if let underWay { needed.formUnion(underWay.files.map(\.sha256)) }
             var removed = 0
             for folder in [files, partial] {

@@ -24,6 +24,8 @@ package final class SnapshotStore: Sendable {
     }
 
     package let path: String
+    /// What this store holds of each snapshot.
+    package let parts: SnapshotParts
     let keys: TrustedKeys
     let root: Folder
     let files: Folder
@@ -33,15 +35,18 @@ package final class SnapshotStore: Sendable {
     let writing = Mutex<Void>(())
     private let interrupt: @Sendable (PublishStep) throws -> Void
 
-    package convenience init(path: String, trusting keys: TrustedKeys, mode: Mode = .writing) throws {
-        try self.init(path: path, trusting: keys, mode: mode, interrupt: { _ in })
+    package convenience init(
+        path: String, trusting keys: TrustedKeys, holding parts: SnapshotParts = .all, mode: Mode = .writing
+    ) throws {
+        try self.init(path: path, trusting: keys, holding: parts, mode: mode, interrupt: { _ in })
     }
 
     init(
-        path: String, trusting keys: TrustedKeys, mode: Mode,
+        path: String, trusting keys: TrustedKeys, holding parts: SnapshotParts = .all, mode: Mode,
         interrupt: @escaping @Sendable (PublishStep) throws -> Void
     ) throws {
         self.path = path
+        self.parts = parts
         self.keys = keys
         self.interrupt = interrupt
         root = Folder(path)
@@ -128,7 +133,7 @@ package final class SnapshotStore: Sendable {
 
     /// Hashes every file of a snapshot again; throws at the first that is missing or wrong. Reads all of its bytes.
     package func verify(_ signed: SignedManifest) throws {
-        for file in signed.manifest.files {
+        for file in signed.manifest.files(parts) {
             guard let size = try Folder.size(ofFileAt: path(of: file)) else {
                 throw SnapshotRefusal(.damaged, "\(path(of: file)) is missing")
             }
@@ -150,7 +155,7 @@ package final class SnapshotStore: Sendable {
         try keys.verify(signed.bytes, signature: signed.signature, keyId: signed.keyId)
         try writing.withLock { _ in
             try interrupt(.begun)
-            for file in signed.manifest.files {
+            for file in signed.manifest.files(parts) {
                 guard try holds(file) else {
                     throw SnapshotRefusal(.unavailable, "file \(file.sha256) of snapshot \(signed.name) is not here")
                 }
@@ -191,7 +196,7 @@ package final class SnapshotStore: Sendable {
     package func setCurrent(_ name: SnapshotName) throws {
         try writing.withLock { _ in
             let signed = try load(name)
-            if let missing = try signed.manifest.files.first(where: { try !holds($0) }) {
+            if let missing = try signed.manifest.files(parts).first(where: { try !holds($0) }) {
                 throw SnapshotRefusal(.damaged, "file \(missing.sha256) of snapshot \(name) is not here")
             }
             try writeCurrent(name)
@@ -203,7 +208,7 @@ package final class SnapshotStore: Sendable {
     /// Asks the role that owns the store to serve this one and no newer one.
     package func pin(_ number: UInt64) throws {
         let signed = try manifest(number: number)
-        if let missing = try signed.manifest.files.first(where: { try !holds($0) }) {
+        if let missing = try signed.manifest.files(parts).first(where: { try !holds($0) }) {
             throw SnapshotRefusal(.damaged, "file \(missing.sha256) of snapshot \(signed.name) is not here")
         }
         try root.write("pinned", Array("\(signed.name)\n".utf8))

@@ -65,10 +65,16 @@ internal import CFaiss
 
     package var facts: SegmentFacts {
         let graph = unsafe tl_graph_describe(graph)
-        return SegmentFacts(
-            rows: count, nodes: layout.nodes, linkBytes: Int(graph.link_bytes), codeBytes: Int(graph.code_bytes),
-            floatBytes: Int(graph.float_bytes), startBytes: Int(graph.entry_bytes), columnBytes: layout.columnBytes,
-            fileBytes: layout.fileBytes)
+        var facts = SegmentFacts()
+        facts.rows = count
+        facts.nodes = layout.nodes
+        facts.linkBytes = Int(graph.link_bytes)
+        facts.codeBytes = Int(graph.code_bytes)
+        facts.floatBytes = Int(graph.float_bytes)
+        facts.startBytes = Int(graph.entry_bytes)
+        facts.columnBytes = layout.columnBytes
+        facts.fileBytes = layout.fileBytes
+        return facts
     }
 
     // MARK: Rows
@@ -98,6 +104,13 @@ internal import CFaiss
         guard place < count else { return nil }
         let row = unsafe Int(order[place])
         return unsafe ids[row] == id ? row : nil
+    }
+
+    /// Visits the rows that are older than `time`, the oldest first.
+    func forEachRow(before time: Int64, _ visit: (Int) -> Void) {
+        let order = unsafe column(.byTime, UInt32.self)
+        let end = partition { unsafe columns.times[Int(order[$0])] < time }
+        for place in 0..<end { unsafe visit(Int(order[place])) }
     }
 
     func version(_ row: Int) -> UInt64 { unsafe column(.versions, UInt64.self)[row] }

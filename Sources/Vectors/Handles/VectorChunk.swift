@@ -89,6 +89,21 @@ internal import Synchronization
         unsafe slot < Int(used) && withUnsafePointer(to: rows) { unsafe tl_vectors_is_live($0, UInt32(slot)) }
     }
 
+    /// Whether a reader of that change sees the row.
+    func wasLive(_ slot: Int, at sequence: UInt64) -> Bool {
+        unsafe withUnsafePointer(to: rows) { unsafe tl_vectors_was_live($0, UInt32(slot), sequence) }
+    }
+
+    func row(_ slot: Int) -> VectorRow {
+        unsafe VectorRow(
+            id: rows.ids[slot], time: rows.times[slot], score: rows.scores[slot], flags: rows.flags[slot],
+            tenant: rows.tenants[slot], entity: rows.entities[slot], label: rows.labels[slot])
+    }
+
+    func copyVector(_ slot: Int, to vector: UnsafeMutablePointer<Float>) {
+        unsafe withUnsafePointer(to: rows) { unsafe tl_vectors_get($0, UInt32(slot), vector) }
+    }
+
     func id(_ slot: Int) -> UInt64 { unsafe rows.ids[slot] }
 
     func scan(

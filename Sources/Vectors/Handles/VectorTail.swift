@@ -232,6 +232,11 @@ package final class VectorTail: @unchecked Sendable {
         return max(16, min(next, most) / 16 * 16)
     }
 
+    /// What it holds now. Cheap: rows are copied when they are visited.
+    package var contents: TailContents {
+        published.withLock { TailContents(chunks: $0.chunks, sequence: $0.sequence, dimensions: dimensions) }
+    }
+
     // MARK: Searching
 
     /// The k nearest rows that pass the filter, nearest first, equal distances by id; fewer when fewer pass.

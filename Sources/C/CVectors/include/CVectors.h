@@ -80,6 +80,12 @@ void tl_vectors_end(const tl_rows *rows, uint32_t slot, uint64_t died);
 
 bool tl_vectors_is_live(const tl_rows *rows, uint32_t slot);
 
+/// Whether a reader of that change sees the row.
+bool tl_vectors_was_live(const tl_rows *rows, uint32_t slot, uint64_t sequence);
+
+/// Copies a row's vector.
+void tl_vectors_get(const tl_rows *rows, uint32_t slot, float *vector);
+
 /// The sum of squares, in double precision; not finite when a coordinate is not.
 double tl_vectors_norm2(const float *vector, uint32_t dimensions);
 

@@ -1,0 +1,191 @@
+import Changes
+import Features
+import Service
+import Storage
+import Vectors
+internal import Synchronization
+
+/// A replica's vectors, by tenant: sealed segments, and the tail of what came since.
+///
+/// A row is named by its place in the input and never changes, so no row has two versions: an event id that comes again
+/// is another row, and the one before it is deleted. One thread writes; any number search; another may install segments.
+final class ReplicaVectors: Sendable {
+    /// A segment and the file that it was opened from; files that several snapshots have are opened once.
+    struct Part: Sendable {
+        /// Its SHA-256; empty for one that was sealed here and has no file any more.
+        var file: String
+        var live: LiveSegment
+    }
+
+    /// What the segments hold: all rows below these input offsets, by partition.
+    struct Sealed: Sendable {
+        var offsets: [UInt64] = []
+
+        func holds(_ place: UInt64) -> Bool {
+            let partition = Int(place >> 52)
+            return partition < offsets.count && place & EventKey.offsetMask < offsets[partition]
+        }
+    }
+
+    private struct Parts {
+        /// By tenant, the oldest first.
+        var shipped: [[Part]]
+        var own: [[Part]]
+        var sealed = Sealed()
+        var snapshot: UInt64 = 0
+    }
+
+    let pipeline: Pipeline
+    let dimensions: Int
+    let metric: Metric
+    private let shelves: [VectorShelf]
+    private let parts: Mutex<Parts>
+    private let horizon = Atomic<Int64>(.min)
+    private let entityColumn: Int
+
+    /// - Parameter dimensions: 0 where events have no vectors.
+    init(_ pipeline: Pipeline, dimensions: Int) {
+        self.pipeline = pipeline
+        self.dimensions = dimensions
+        metric = Metric(pipeline.embedding.metric)
+        entityColumn = pipeline.entities.first?.column ?? -1
+        parts = Mutex(Parts(shipped: pipeline.tenants.map { _ in [] }, own: pipeline.tenants.map { _ in [] }))
+        shelves = pipeline.tenants.map { [metric] _ in
+            VectorShelf(VectorCollection(live: [], tail: Self.makeTail(pipeline, dimensions, metric)))
+        }
+    }
+
+    private static func makeTail(_ pipeline: Pipeline, _ dimensions: Int, _ metric: Metric) -> VectorTail {
+        VectorTail(dimensions: max(1, dimensions), metric: metric, rowsMax: pipeline.limits.tailVectorsMax)
+    }
+
+    private func makeTail() -> VectorTail { Self.makeTail(pipeline, dimensions, metric) }
+
+    // MARK: what is there
+
+    func collection(_ tenant: Int) -> VectorCollection { shelves[tenant].collection }
+
+    var rows: Int { shelves.reduce(0) { $0 + $1.collection.count } }
+    var tailRows: Int { shelves.reduce(0) { $0 + $1.collection.tail.counts.rows } }
+
+    /// The snapshot that serves; 0 for none.
+    var snapshot: UInt64 { parts.withLock { $0.snapshot } }
+    var sealed: Sealed { parts.withLock { $0.sealed } }
+
+    /// The open segments of snapshots, by tenant.
+    var shipped: [[Part]] { parts.withLock { $0.shipped } }
+    /// Segments that were sealed here.
+    var own: [[Part]] { parts.withLock { $0.own } }
+
+    /// What all segments take together.
+    var facts: SegmentFacts {
+        var sum = SegmentFacts()
+        for part in parts.withLock({ ($0.shipped + $0.own).flatMap { $0 } }) {
+            sum += part.live.segment.facts
+        }
+        return sum
+    }
+
+    // MARK: writing, by the applier
+
+    func put(_ record: EventRecord, _ vector: UnsafeRawBufferPointer, partition: Int, tenant: Int) {
+        guard vector.count > 0, record.eventTime >= oldestKept else { return }
+        let key = EventKey(time: record.eventTime, partition: partition, offset: record.inputOffset)
+        let row = VectorRow(
+            id: key.place, time: record.eventTime, score: record.score, flags: record.flags.rawValue,
+            tenant: UInt32(tenant), entity: entity(of: record), label: Self.label(flagged: record.flags))
+        unsafe withUnsafeTemporaryAllocation(of: Float.self, capacity: vector.count / 4) { floats in
+            unsafe UnsafeMutableRawBufferPointer(floats).copyMemory(from: vector)
+            // What no segment holds need not be looked for there.
+            let isNew = !parts.withLock { $0.sealed.holds(key.place) }
+            _ = unsafe shelves[tenant].put(row, UnsafeBufferPointer(floats), isNew: isNew)
+        }
+    }
+
+    func delete(_ key: EventKey, tenant: Int) { shelves[tenant].delete(key.place) }
+
+    /// Rows older than this are no longer taken; those that there are go by `delete`.
+    var oldestKept: Int64 {
+        get { horizon.load(ordering: .relaxed) }
+        set { horizon.store(newValue, ordering: .relaxed) }
+    }
+
+    /// What a filter by label asks for.
+    static func label(flagged flags: EventRecord.Flags) -> UInt32 { flags.contains(.flagged) ? 1 : 0 }
+
+    /// What a filter by entity asks for.
+    static func entity(_ id: UnsafeRawBufferPointer) -> UInt64 { unsafe stableHash(id) }
+
+    /// The primary entity's hash; 0 where the record does not say it.
+    private func entity(of record: EventRecord) -> UInt64 {
+        var hash: UInt64 = 0
+        unsafe KeptFields.forEachStored(in: record.fields, of: pipeline) { column, value in
+            if column == entityColumn, case .text(let text) = value { hash = unsafe Self.entity(text) }
+        }
+        return hash
+    }
+
+    // MARK: segments
+
+    /// Puts a snapshot's segments in place of those of the one before, while writing and searching go on. One thread alone
+    /// installs.
+    ///
+    /// - Parameters:
+    ///   - segments: by tenant, the oldest first.
+    ///   - deleted: rows of a tenant that are gone although a segment may hold them; asked for when it is time.
+    func install(
+        _ segments: [[Part]], snapshot: UInt64, sealed: Sealed, deleted: (_ tenant: Int) throws -> [UInt64]
+    ) rethrows {
+        let before = shipped
+        var own = parts.withLock { $0.own }
+        for tenant in shelves.indices {
+            let known = Set(before[tenant].map(\.file))
+            try shelves[tenant].replace { old in
+                own[tenant] = own[tenant].map { part in
+                    Part(file: part.file, live: part.live.ending { sealed.holds($0) })
+                }.filter { $0.live.count > 0 }
+                let gone = try deleted(tenant)
+                for part in segments[tenant] where !known.contains(part.file) {
+                    part.live.end(before: oldestKept)
+                    for id in gone { part.live.end(id) }
+                }
+                let tail = makeTail()
+                unsafe old.tail.contents.forEach { row, vector in
+                    if !sealed.holds(row.id) { unsafe tail.put(row, vector) }
+                }
+                return VectorCollection(live: (segments[tenant] + own[tenant]).map(\.live), tail: tail)
+            }
+        }
+        parts.withLock {
+            $0.shipped = segments
+            $0.own = own
+            $0.sealed = sealed
+            $0.snapshot = snapshot
+        }
+    }
+
+    /// Puts a segment that was sealed here in place of the rows of the tail that it holds.
+    func install(own segment: Segment, tenant: Int, deleted: (_ tenant: Int) throws -> [UInt64]) rethrows {
+        let part = Part(file: "", live: LiveSegment(segment))
+        try shelves[tenant].replace { old in
+            for id in try deleted(tenant) { part.live.end(id) }
+            part.live.end(before: oldestKept)
+            let tail = makeTail()
+            unsafe old.tail.contents.forEach { row, vector in
+                if segment.find(row.id) == nil { unsafe tail.put(row, vector) }
+            }
+            return VectorCollection(live: old.segments + [part.live], tail: tail)
+        }
+        parts.withLock { $0.own[tenant].append(part) }
+    }
+}
+
+extension Metric {
+    fileprivate init(_ metric: Pipeline.Embedding.Metric) {
+        switch metric {
+        case .l2: self = .squaredL2
+        case .cosine: self = .cosine
+        case .innerProduct: self = .innerProduct
+        }
+    }
+}

@@ -7,11 +7,11 @@ extension SnapshotsCommand {
         let current = try store.current?.name
         let pinned = try store.pinnedName
         if arguments.flag("--json") {
-            print(try json(sound, damaged, current: current, pinned: pinned))
+            print(try json(sound, damaged, store.parts, current: current, pinned: pinned))
         } else {
             if sound.isEmpty, damaged.isEmpty { print("no snapshots yet") }
             for signed in sound {
-                print(line(signed, isCurrent: signed.name == current, isPinned: signed.name == pinned))
+                print(line(signed, store.parts, isCurrent: signed.name == current, isPinned: signed.name == pinned))
             }
             for (name, refusal) in damaged { print("\(name.number)  cannot be read: \(refusal.detail)") }
             if let pinned, !sound.contains(where: { $0.name == pinned }) {
@@ -21,12 +21,14 @@ extension SnapshotsCommand {
         return damaged.isEmpty ? 0 : 1
     }
 
-    private static func line(_ signed: SignedManifest, isCurrent: Bool, isPinned: Bool) -> String {
+    private static func line(_ signed: SignedManifest, _ parts: SnapshotParts, isCurrent: Bool, isPinned: Bool)
+        -> String
+    {
         let manifest = signed.manifest
         let marks = (isCurrent ? "  current" : "") + (isPinned ? "  pinned" : "")
         let rows = manifest.segments.reduce(0) { $0 + $1.rows }
         return
-            "\(manifest.number)  \(time(manifest.createdAt))  \(manifest.bytes) bytes in \(manifest.files.count) files"
+            "\(manifest.number)  \(time(manifest.createdAt))  \(manifest.bytes(of: parts)) bytes in \(manifest.files(parts).count) files"
             + "  \(rows) vectors of \(manifest.segments.count) tenants  key \(signed.keyId)\(marks)"
     }
 
@@ -35,14 +37,16 @@ extension SnapshotsCommand {
     }
 
     private static func json(
-        _ sound: [SignedManifest], _ damaged: [(name: SnapshotName, refusal: SnapshotRefusal)], current: SnapshotName?,
+        _ sound: [SignedManifest], _ damaged: [(name: SnapshotName, refusal: SnapshotRefusal)], _ parts: SnapshotParts,
+        current: SnapshotName?,
         pinned: SnapshotName?
     ) throws -> String {
         let snapshots: [[String: Any]] = sound.map { signed in
             let manifest = signed.manifest
             return [
                 "lineage": "\(manifest.lineage)", "number": manifest.number, "createdAt": time(manifest.createdAt),
-                "bytes": manifest.bytes, "files": manifest.files.count, "tables": manifest.tables.count,
+                "bytes": manifest.bytes(of: parts), "files": manifest.files(parts).count,
+                "tables": manifest.tables.count,
                 "segments": manifest.segments.count, "vectors": manifest.segments.reduce(0) { $0 + $1.rows },
                 "recallLeast": manifest.segments.map(\.recall).min().map { Double($0) as Any } ?? NSNull(),
                 "positions": manifest.positions.map { $0.seq }, "key": signed.keyId, "current": signed.name == current,

@@ -64,7 +64,9 @@ enum SnapshotsCommand {
         for file in trusted where !FileManager.default.fileExists(atPath: file) {
             throw UsageError("no public key at \(file): name the one that the region trusts with --trust FILE")
         }
-        return try SnapshotStore(path: path, trusting: try TrustedKeys(paths: trusted), mode: .reading)
+        return try SnapshotStore(
+            path: path, trusting: try TrustedKeys(paths: trusted),
+            holding: arguments.flag("--sealer") ? .all : .segments, mode: .reading)
     }
 
     static func number(_ arguments: ParsedArguments) throws -> UInt64? {
@@ -123,8 +125,8 @@ enum SnapshotsCommand {
         }
         let manifest = signed.manifest
         print(
-            "snapshot \(manifest.number) holds: signed by \(signed.keyId), \(manifest.files.count) files, "
-                + "\(manifest.bytes) bytes")
+            "snapshot \(manifest.number) holds: signed by \(signed.keyId), \(manifest.files(store.parts).count) files, "
+                + "\(manifest.bytes(of: store.parts)) bytes")
         return 0
     }
 }

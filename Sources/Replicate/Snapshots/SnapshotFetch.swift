@@ -38,12 +38,15 @@ package struct SnapshotFetch: Sendable {
     /// Returns when the store holds every file. Throws `CancellationError` when `stopping` is stopped, between two chunks;
     /// what came until then is kept, and the next fetch goes on there.
     ///
-    /// - Parameter progress: bytes that are here, and bytes of the whole snapshot.
+    /// - Parameters:
+    ///   - parts: which files; `nil`: those that the store holds of a snapshot.
+    ///   - progress: bytes that are here, and bytes of the whole.
     @discardableResult
     package func fetch(
-        _ signed: SignedManifest, parts: SnapshotParts = .all, until stopping: StopSignal = StopSignal(),
+        _ signed: SignedManifest, parts: SnapshotParts? = nil, until stopping: StopSignal = StopSignal(),
         progress: (_ bytesDone: Int, _ bytesTotal: Int) -> Void = { _, _ in }
     ) throws -> Outcome {
+        let parts = parts ?? store.parts
         let files = signed.manifest.files(parts)
         let total = signed.manifest.bytes(of: parts)
         guard total <= limits.bytesMax else {

@@ -33,6 +33,9 @@ extension SnapshotSource {
         while offset < file.bytes {
             let length = min(SnapshotChunk.bytes, file.bytes - offset)
             let bytes = try chunk(of: file, offset: offset, length: length)
+            guard bytes.count <= length else {
+                throw SnapshotRefusal(.size, "an answer of \(bytes.count) bytes where \(length) were asked for")
+            }
             try take(bytes)
             guard bytes.count == length else { return }
             offset += length

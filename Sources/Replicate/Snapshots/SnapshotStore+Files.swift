@@ -21,11 +21,9 @@ extension SnapshotStore {
             let target = path(of: file)
             // One of another size is the rest of some accident.
             try Folder.remove(target)
-            if try Folder.link(source, to: target) {
-                try Folder.sync(target)
-            } else {
-                try copy(source, as: file)
-            }
+            // On the disk before it has a name here: a file that is held by its size is whole.
+            try Folder.sync(source)
+            if try !Folder.link(source, to: target) { try copy(source, as: file) }
             try files.sync()
         }
         return file

@@ -195,10 +195,7 @@ package final class SnapshotStore: Sendable {
 
     package func setCurrent(_ name: SnapshotName) throws {
         try writing.withLock { _ in
-            let signed = try load(name)
-            if let missing = try signed.manifest.files(parts).first(where: { try !holds($0) }) {
-                throw SnapshotRefusal(.damaged, "file \(missing.sha256) of snapshot \(name) is not here")
-            }
+            try requireHeld(name)
             try writeCurrent(name)
         }
     }
@@ -207,11 +204,23 @@ package final class SnapshotStore: Sendable {
 
     /// Asks the role that owns the store to serve this one and no newer one.
     package func pin(_ number: UInt64) throws {
-        let signed = try manifest(number: number)
-        if let missing = try signed.manifest.files(parts).first(where: { try !holds($0) }) {
-            throw SnapshotRefusal(.damaged, "file \(missing.sha256) of snapshot \(signed.name) is not here")
+        let name = try manifest(number: number).name
+        try writing.withLock { _ in
+            try requireHeld(name)
+            try root.write("pinned", Array("\(name)\n".utf8))
+            // The role may have swept between the look and the pin; from now on it spares this one.
+            do { try requireHeld(name) } catch {
+                try Folder.remove(root.path(of: "pinned"))
+                throw error
+            }
         }
-        try root.write("pinned", Array("\(signed.name)\n".utf8))
+    }
+
+    private func requireHeld(_ name: SnapshotName) throws {
+        let signed = try load(name)
+        if let missing = try signed.manifest.files(parts).first(where: { try !holds($0) }) {
+            throw SnapshotRefusal(.damaged, "file \(missing.sha256) of snapshot \(name) is not here")
+        }
     }
 
     /// Asks for the newest again. Returns whether one was pinned.

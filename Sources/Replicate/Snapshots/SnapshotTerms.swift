@@ -14,6 +14,8 @@ package struct SnapshotTerms: Equatable, Sendable {
     package var newerThan: SnapshotName?
     /// The least recall of a segment.
     package var recallMin: Float = 0
+    /// What the region would fetch.
+    package var parts = SnapshotParts.all
     package var bytesMax = 64 << 30
 
     package init(
@@ -50,8 +52,9 @@ package struct SnapshotTerms: Equatable, Sendable {
         if let newerThan, newerThan.lineage == manifest.lineage, manifest.number <= newerThan.number {
             throw SnapshotRefusal(.older, "number \(manifest.number); \(newerThan.number) is here")
         }
-        guard manifest.bytes <= bytesMax else {
-            throw SnapshotRefusal(.tooLarge, "\(manifest.bytes) bytes; the limit is \(bytesMax)")
+        let bytes = manifest.bytes(of: parts)
+        guard bytes <= bytesMax else {
+            throw SnapshotRefusal(.tooLarge, "\(bytes) bytes; the limit is \(bytesMax)")
         }
         if let worst = manifest.segments.min(by: { $0.recall < $1.recall }), worst.recall < recallMin {
             throw SnapshotRefusal(

@@ -209,15 +209,16 @@ package final class Region: @unchecked Sendable {
     private func begin(_ heartbeat: Heartbeat, now: Int64) throws -> Replica? {
         guard bootstrap == nil else { return nil }
         let batches = heartbeat.heads.reduce(0) { $0 + $1.seq }
-        if let place = configuration.snapshots, batches >= Self.bootstrapBatchesMin,
+        if let place = configuration.snapshots, let source = place.source, batches >= Self.bootstrapBatchesMin,
             !FileManager.default.fileExists(atPath: path(of: heartbeat.lineage))
         {
-            if let signed = offered(by: place, of: heartbeat) {
+            if let signed = offered(by: source, trusting: place.keys, of: heartbeat) {
                 log.info("fetching a snapshot", ["snapshot": signed.name, "bytes": signed.manifest.bytes])
                 waitingSince = nil
                 bootstrap = (
                     heartbeat.lineage, heartbeat.partitions,
-                    Bootstrap(signed, from: place, into: path(of: heartbeat.lineage), figures: snapshots)
+                    Bootstrap(
+                        signed, from: source, store: place.store, into: path(of: heartbeat.lineage), figures: snapshots)
                 )
                 return nil
             }
@@ -236,15 +237,14 @@ package final class Region: @unchecked Sendable {
     private static let offerMicroseconds: Int64 = 5_000_000
 
     /// The newest snapshot that this region may begin with.
-    private func offered(by place: SnapshotPlace, of heartbeat: Heartbeat) -> SignedManifest? {
-        var terms = SnapshotTerms(
-            pipeline: pipeline.name, schema: pipeline.schema, model: model?.identity ?? 0,
-            dimensions: pipeline.vectorDimension(model), metric: pipeline.embedding.metric.rawValue,
-            partitions: heartbeat.partitions)
-        terms.lineage = heartbeat.lineage
+    private func offered(
+        by source: any SnapshotSource, trusting keys: TrustedKeys, of heartbeat: Heartbeat
+    ) -> SignedManifest? {
+        let terms = SnapshotLoader.terms(
+            pipeline, model, partitions: heartbeat.partitions, lineage: heartbeat.lineage)
         do {
-            guard let envelope = try place.source.latest() else { return nil }
-            let signed = try SignedManifest(decoding: envelope, trusting: place.keys)
+            guard let envelope = try source.latest() else { return nil }
+            let signed = try SignedManifest(decoding: envelope, trusting: keys)
             try terms.check(signed.manifest)
             return signed.manifest.tables.isEmpty ? nil : signed
         } catch {

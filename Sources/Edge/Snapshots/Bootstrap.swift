@@ -6,10 +6,11 @@ internal import Synchronization
 /// Where a region's snapshots lie, and where they come from.
 package struct SnapshotPlace: Sendable {
     package var store: SnapshotStore
-    package var source: any SnapshotSource
+    /// `nil`: only what the store holds is loaded, at the start.
+    package var source: (any SnapshotSource)?
     package var keys: TrustedKeys
 
-    package init(store: SnapshotStore, source: any SnapshotSource, keys: TrustedKeys) {
+    package init(store: SnapshotStore, source: (any SnapshotSource)?, keys: TrustedKeys) {
         self.store = store
         self.source = source
         self.keys = keys
@@ -32,16 +33,19 @@ final class Bootstrap: Sendable {
     var state: State { current.withLock { $0 } }
 
     /// - Parameter folder: where the replica will be; nothing is there yet.
-    init(_ signed: SignedManifest, from place: SnapshotPlace, into folder: String, figures: SnapshotFigures) {
+    init(
+        _ signed: SignedManifest, from source: any SnapshotSource, store: SnapshotStore, into folder: String,
+        figures: SnapshotFigures
+    ) {
         thread = Mutex(nil)
         thread.withLock { thread in
             thread = RoleThread(name: "bootstrap") { [self] in
                 let outcome: State
                 do {
-                    try fetch(signed, from: place, figures)
-                    try build(signed.manifest, from: place.store, into: folder)
+                    try fetch(signed, from: source, into: store, figures)
+                    try build(signed.manifest, from: store, into: folder)
                     // Its segments serve at once; the tables' files stand in the replica's folder from now on.
-                    try place.store.publish(signed)
+                    try store.publish(signed)
                     outcome = .done
                 } catch let refusal as SnapshotRefusal {
                     outcome = .failed(refusal)
@@ -60,10 +64,13 @@ final class Bootstrap: Sendable {
         _ = thread.withLock { $0 }?.join(seconds: 10)
     }
 
-    private func fetch(_ signed: SignedManifest, from place: SnapshotPlace, _ figures: SnapshotFigures) throws {
+    private func fetch(
+        _ signed: SignedManifest, from source: any SnapshotSource, into store: SnapshotStore,
+        _ figures: SnapshotFigures
+    ) throws {
         let began = Date()
         var first: Int?
-        let outcome = try SnapshotFetch(store: place.store, source: place.source).fetch(
+        let outcome = try SnapshotFetch(store: store, source: source).fetch(
             signed, parts: .all, until: stopping
         ) { done, total in
             let start = first ?? done

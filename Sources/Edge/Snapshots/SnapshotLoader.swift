@@ -1,3 +1,5 @@
+import Changes
+import Features
 import Replicate
 import Scoring
 import Storage
@@ -15,14 +17,20 @@ struct SnapshotLoader: Sendable {
     var recallMin: Float = 0.9
     static let recallQueries = 32
 
-    /// What a replica takes.
-    static func terms(for replica: Replica, model: ScoringModel?) -> SnapshotTerms {
+    /// What a replica of that log takes.
+    static func terms(
+        _ pipeline: Pipeline, _ model: ScoringModel?, partitions: Int, lineage: Lineage
+    ) -> SnapshotTerms {
         var terms = SnapshotTerms(
-            pipeline: replica.pipeline.name, schema: replica.pipeline.schema, model: model?.identity ?? 0,
-            dimensions: replica.vectors.dimensions, metric: replica.pipeline.embedding.metric.rawValue,
-            partitions: replica.partitions)
-        terms.lineage = replica.lineage
+            pipeline: pipeline.name, schema: pipeline.schema, model: model?.identity ?? 0,
+            dimensions: pipeline.vectorDimension(model), metric: pipeline.embedding.metric.rawValue,
+            partitions: partitions)
+        terms.lineage = lineage
         return terms
+    }
+
+    static func terms(for replica: Replica, model: ScoringModel?) -> SnapshotTerms {
+        terms(replica.pipeline, model, partitions: replica.partitions, lineage: replica.lineage)
     }
 
     /// Opens what the replica has not open. Blocking: reads each new file once.

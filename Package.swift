@@ -115,6 +115,12 @@ let package = Package(
             swiftSettings: [.swiftLanguageMode(.v6)]
         ),
 
+        .executableTarget(
+            name: "QueryBench",
+            path: "loadtest/Bench/Query",
+            swiftSettings: [.swiftLanguageMode(.v6)]
+        ),
+
         .target(name: "CAllocations", path: "Tests/CAllocations"),
         suite("HouseTests", []),
         suite("ChangesTests", ["Changes", "CChecksum"]),

@@ -318,6 +318,13 @@ package struct EdgeRoutes: Sendable {
         json.member("p99", visible.p99 / 1000)
         json.member("p999", visible.p999 / 1000)
         json.endObject()
+        let findable = region.figures.applyLag.summary()
+        json.key("commitToVisibleMilliseconds")
+        json.beginObject()
+        json.member("p50", findable.p50 / 1000)
+        json.member("p99", findable.p99 / 1000)
+        json.member("p999", findable.p999 / 1000)
+        json.endObject()
         if let progress = region.snapshots.progress { write(progress, &json) }
         if let replica = region.replica { write(replica, status, &json) }
         json.endObject()

@@ -62,6 +62,7 @@ package final class NATSSnapshotSource: SnapshotSource, Sendable {
         guard case .bytes(let bytes) = mailbox.poll(SnapshotMailbox.latestId),
             case .bytes(let envelope) = try SnapshotAnswer(decoding: bytes)
         else { return nil }
+        mailbox.heard(envelope)
         return envelope
     }
 
@@ -191,6 +192,14 @@ private final class SnapshotMailbox: @unchecked Sendable {
         let copy = unsafe Array(bytes)
         condition.lock()
         newest = copy
+        condition.unlock()
+    }
+
+    /// The answer to the question stands for an announcement until there is one.
+    func heard(_ envelope: [UInt8]) {
+        condition.lock()
+        if newest == nil { newest = envelope }
+        arrived[Self.latestId] = nil
         condition.unlock()
     }
 

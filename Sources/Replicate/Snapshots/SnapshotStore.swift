@@ -72,8 +72,11 @@ package final class SnapshotStore: Sendable {
 
     /// The snapshot that is served; `nil` before the first.
     package var current: SignedManifest? {
-        get throws { try name(in: "current").map { try load($0) } }
+        get throws { try currentName.map { try load($0) } }
     }
+
+    /// Which one is served; it is not read.
+    package var currentName: SnapshotName? { get throws { try name(in: "current") } }
 
     /// The number that an operator asks for; `nil` where the newest is to be served.
     package var pinned: UInt64? { get throws { try pinnedName?.number } }
@@ -124,7 +127,7 @@ package final class SnapshotStore: Sendable {
     /// The newest snapshot of that number: the current lineage's, where it has one.
     package func manifest(number: UInt64) throws -> SignedManifest {
         let found = try manifests.filter { $0.manifest.number == number }
-        let lineage = try name(in: "current")?.lineage
+        let lineage = try currentName?.lineage
         guard let signed = found.last(where: { $0.manifest.lineage == lineage }) ?? found.last else {
             throw SnapshotRefusal(.unavailable, "no snapshot \(number) in \(path)")
         }

@@ -139,6 +139,29 @@ struct SnapshotBusTests {
         #expect(throws: SnapshotRefusal.self) { try source.chunk(of: file, offset: 0, length: 9) }
     }
 
+    /// Eight requests are under way before the first answer, and never more: a round trip does not bound the rate.
+    @Test func requestsAreSentAhead() throws {
+        let bus = try TestBus()
+        let sealer = try NoiseSealer()
+        let signed = try sealer.publish(1, sizes: [40 * SnapshotChunk.bytes + 3])
+        let server = try NATSSnapshotServer(
+            url: bus.url, pipeline: "sample", store: sealer.store, log: Log(role: "test", minimum: .error))
+        let source = try source(bus, answerMilliseconds: 60_000)
+        let region = try sealer.region()
+        let fetching = RoleThread(name: "fetch") {
+            do { try SnapshotFetch(store: region, source: source).fetch(signed) } catch { Issue.record(error) }
+        }
+        var served = 0
+        while served < 41 {
+            let ahead = min(SnapshotChunk.window, 41 - served)
+            try #require(eventually { server.waitingCount == ahead }, "\(server.waitingCount) after \(served)")
+            served += server.step(waitMicroseconds: 0) ? 1 : 0
+        }
+        #expect(fetching.join(seconds: 60))
+        try region.publish(signed)
+        try region.verify(signed)
+    }
+
     /// 20 MB, and the bus is killed twice on the way: each byte comes, and few come twice.
     @Test func aKilledServerIsOutlived() throws {
         let bus = try TestBus()

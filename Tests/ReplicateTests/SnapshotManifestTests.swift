@@ -71,6 +71,11 @@ import Testing
         manifest.tables += manifest.tables
         #expect(try refusal { _ = try manifest.encoded() } == .malformed)
         manifest = try TestSealer.manifest()
+        manifest.segments += manifest.segments
+        #expect(try refusal { _ = try manifest.encoded() } == .malformed, "a tenant's segment twice")
+        manifest.segments[1].tenant = "globex"
+        #expect(try refusal { _ = try manifest.encoded() } == nil, "two tenants may share what is equal")
+        manifest = try TestSealer.manifest()
         manifest.segments += manifest.segments.map {
             var other = $0
             other.file = SnapshotFile.sample(digit: "a1", bytes: 13)

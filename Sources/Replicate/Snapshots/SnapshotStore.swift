@@ -115,11 +115,15 @@ package final class SnapshotStore: Sendable {
     /// Reads one snapshot's manifest: `unavailable` where there is none.
     package func load(_ name: SnapshotName) throws -> SignedManifest {
         let file = folderOfManifests.path(of: "\(name)")
-        guard try Folder.size(ofFileAt: file) != nil else {
+        let bytesMax = SignedManifest.bytesMax
+        guard let size = try Folder.size(ofFileAt: file) else {
             throw SnapshotRefusal(.unavailable, "no snapshot \(name) in \(path)")
         }
-        let signed = try SignedManifest(
-            decoding: Folder.read(file, bytesMax: SnapshotManifest.bytesMax + 4096), trusting: keys)
+        guard size <= bytesMax else { throw SnapshotRefusal(.tooLarge, "\(file) has \(size) bytes") }
+        guard let bytes = try Folder.readIfThere(file, bytesMax: bytesMax) else {
+            throw SnapshotRefusal(.unavailable, "snapshot \(name) in \(path) has just been swept")
+        }
+        let signed = try SignedManifest(decoding: bytes, trusting: keys)
         guard signed.name == name else { throw SnapshotRefusal(.damaged, "\(file) holds snapshot \(signed.name)") }
         return signed
     }
@@ -236,15 +240,7 @@ package final class SnapshotStore: Sendable {
 
     private func name(in file: String) throws -> SnapshotName? {
         let file = root.path(of: file)
-        guard try Folder.size(ofFileAt: file) != nil else { return nil }
-        let bytes: [UInt8]
-        do {
-            bytes = try Folder.read(file, bytesMax: 256)
-        } catch {
-            // Unpinned between the two looks.
-            if try Folder.size(ofFileAt: file) == nil { return nil }
-            throw error
-        }
+        guard let bytes = try Folder.readIfThere(file, bytesMax: 256) else { return nil }
         let text = String(decoding: bytes, as: UTF8.self)
         guard text.hasSuffix("\n"), let name = SnapshotName(String(text.dropLast())) else {
             throw SnapshotRefusal(.damaged, "\(file) names no snapshot: `\(text.prefix(80))`")

@@ -36,6 +36,24 @@ struct EdgeMetrics: Sendable {
         add(
             "tideline_edge_batches_refused_total", "counter", "Batches that could not be read.",
             [("", "\(region.figures.batchesRefused)")])
+        for row in SnapshotMetrics(region.snapshots).rows { add(row.name, row.type, row.help, row.values) }
+        if let vectors = region.replica?.vectors {
+            add("tideline_edge_snapshot", "gauge", "The snapshot that serves.", [("", "\(vectors.snapshot)")])
+            add(
+                "tideline_edge_vectors", "gauge", "Vectors that a search can find.",
+                [
+                    (",in=\"tail\"", "\(vectors.tailRows)"),
+                    (",in=\"segments\"", "\(max(0, vectors.rows - vectors.tailRows))"),
+                ])
+            let facts = vectors.facts
+            add(
+                "tideline_edge_segment_bytes", "gauge", "What segments take: in memory, and mapped from files.",
+                [
+                    (",part=\"links\"", "\(facts.linkBytes)"), (",part=\"codes\"", "\(facts.codeBytes)"),
+                    (",part=\"floats\"", "\(facts.floatBytes)"), (",part=\"starts\"", "\(facts.startBytes)"),
+                    (",part=\"files\"", "\(facts.fileBytes)"),
+                ])
+        }
         let visible = region.figures.visible.summary()
         add(
             "tideline_edge_ingest_to_visible_seconds", "gauge", "From ingest to visible here, by quantile.",

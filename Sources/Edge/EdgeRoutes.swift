@@ -123,7 +123,12 @@ package struct EdgeRoutes: Sendable {
         if status.asOf > 0 {
             unsafe Timestamp.withText(status.asOf) { unsafe headers.append("Tideline-As-Of", bytes: $0) }
         }
-        headers.append("Tideline-Snapshot", "none")
+        let snapshot = replica.vectors.snapshot
+        if snapshot == 0 {
+            headers.append("Tideline-Snapshot", "none")
+        } else {
+            headers.append("Tideline-Snapshot", Int64(snapshot))
+        }
         headers.append("Tideline-Frontier", numbered: replica.frontier.lazy.compactMap { $0?.seq })
     }
 
@@ -313,6 +318,7 @@ package struct EdgeRoutes: Sendable {
         json.member("p99", visible.p99 / 1000)
         json.member("p999", visible.p999 / 1000)
         json.endObject()
+        if let progress = region.snapshots.progress { write(progress, &json) }
         if let replica = region.replica { write(replica, status, &json) }
         json.endObject()
         var headers = request.makeHeaders()
@@ -320,11 +326,48 @@ package struct EdgeRoutes: Sendable {
         return .json(json, headers: headers)
     }
 
+    /// How far a region that begins with a snapshot is.
+    private func write(_ progress: SnapshotFigures.Progress, _ json: inout JSONWriter) {
+        json.key("bootstrap")
+        json.beginObject()
+        json.member("bytesDone", progress.bytesDone)
+        json.member("bytesTotal", progress.bytesTotal)
+        json.key("secondsLeft")
+        if let seconds = progress.secondsLeft { json.value(seconds) } else { json.null() }
+        json.endObject()
+    }
+
+    private func writeSnapshot(_ replica: Replica, _ json: inout JSONWriter) {
+        let facts = replica.vectors.facts
+        json.key("snapshot")
+        json.beginObject()
+        json.key("number")
+        if replica.vectors.snapshot > 0 { json.value(replica.vectors.snapshot) } else { json.null() }
+        json.member("segments", replica.vectors.shipped.reduce(0) { $0 + $1.count })
+        json.member("sealedHere", replica.vectors.own.reduce(0) { $0 + $1.count })
+        json.member("vectorsSealed", facts.rows)
+        json.member("vectorsInTail", replica.vectors.tailRows)
+        json.member("memoryBytes", facts.linkBytes + facts.codeBytes + facts.floatBytes + facts.startBytes)
+        json.member("fileBytes", facts.fileBytes)
+        json.key("refused")
+        if let (name, refusal) = region.snapshots.standingRefusal {
+            json.beginObject()
+            json.member("snapshot", name)
+            json.member("reason", refusal.reason.rawValue)
+            json.member("detail", refusal.detail)
+            json.endObject()
+        } else {
+            json.null()
+        }
+        json.endObject()
+    }
+
     private func write(_ replica: Replica, _ status: RegionStatus, _ json: inout JSONWriter) {
         json.member("lineage", replica.lineage.description)
         json.member("entitiesInMemory", replica.entityCount)
         json.member("stateBytes", replica.memoryBytes)
         json.member("vectors", replica.vectors.rows)
+        writeSnapshot(replica, &json)
         json.key("partitions")
         json.beginArray()
         for (partition, position) in replica.positions.enumerated() {

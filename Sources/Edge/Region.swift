@@ -20,6 +20,8 @@ package final class Region: @unchecked Sendable {
         package var path: String
         /// The other regions' URLs, named when a demand for freshness cannot be met.
         package var others: [String: String] = [:]
+        /// Where snapshots come from; without, a region keeps all vectors in its tail and begins with what the bus holds.
+        package var snapshots: SnapshotPlace?
 
         package init(name: String, path: String) {
             self.name = name
@@ -29,7 +31,7 @@ package final class Region: @unchecked Sendable {
 
     package let configuration: Configuration
     package let pipeline: Pipeline
-    private let model: ScoringModel?
+    let model: ScoringModel?
     private let bus: any DeltaSubscriber
     private let clock: any WallClock
     private let log: Log
@@ -38,9 +40,14 @@ package final class Region: @unchecked Sendable {
     private let waiters = TokenWaiters()
     let stream = EventBroadcast()
     package let figures = EdgeFigures()
+    package let snapshots = SnapshotFigures()
     // The applier's.
     private var active: Replica?
     private var next: Replica?
+    private var bootstrap: (lineage: Lineage, partitions: Int, work: Bootstrap)?
+    /// Since when a log is known of which this region has nothing and no snapshot was offered.
+    private var waitingSince: (lineage: Lineage, at: Int64)?
+    private let beside = Mutex<Lineage?>(nil)
     private var subscribed = false
     private var wasComplete = false
     private let badBatches = LogLimiter()
@@ -76,6 +83,17 @@ package final class Region: @unchecked Sendable {
         let replica = try Replica(
             path: path(of: lineage), lineage: lineage, partitions: partitions, pipeline: pipeline, model: model,
             log: log)
+        if let place = configuration.snapshots {
+            do {
+                try SnapshotLoader(store: place.store).restore(into: replica, model: model)
+            } catch {
+                // The rows are there: they are searched without the snapshot until the next one comes.
+                let refusal = error as? SnapshotRefusal ?? SnapshotRefusal(.damaged, "\(error)")
+                snapshots.refused(refusal, name: "what is on the disk")
+                log.error("the snapshot on the disk was refused", ["error": "\(error)"])
+            }
+        }
+        try replica.refillTails(log)
         try String(partitions).write(toFile: path(of: lineage) + ".partitions", atomically: true, encoding: .utf8)
         return replica
     }
@@ -86,6 +104,9 @@ package final class Region: @unchecked Sendable {
     var replica: Replica? { serving.withLock { $0 } }
 
     package var positions: [AppliedPosition] { replica?.positions ?? [] }
+
+    /// Whether this log is followed beside the one that serves.
+    func isFollowing(_ lineage: Lineage) -> Bool { beside.withLock { $0 } == lineage }
 
     /// Calls `ready` once the partitions' input has been applied up to these offsets, at once where it has been.
     func wait(for token: ReadToken, _ ready: @escaping @Sendable () -> Void) {
@@ -108,6 +129,7 @@ package final class Region: @unchecked Sendable {
         case .reconnected: subscribed = false
         case nil: break
         }
+        try finishBootstrap()
         if connected { repair(now: now) }
         for replica in [active, next] { try replica?.proceed(now: now) }
         promote()
@@ -167,7 +189,7 @@ package final class Region: @unchecked Sendable {
     }
 
     private func hear(_ heartbeat: Heartbeat, now: Int64) throws {
-        let replica = try replica(of: heartbeat.lineage) ?? begin(heartbeat)
+        guard let replica = try replica(of: heartbeat.lineage) ?? begin(heartbeat, now: now) else { return }
         for head in heartbeat.heads where Int(head.partition) < replica.partitions {
             replica.withFeed(Int(head.partition)) { $0.heard(head: head.seq, now: now) }
             compareDigest(head, of: replica)
@@ -183,17 +205,86 @@ package final class Region: @unchecked Sendable {
         }
     }
 
-    /// A log of another lineage: its replica is built beside the one that serves.
-    private func begin(_ heartbeat: Heartbeat) throws -> Replica {
-        let partitions = heartbeat.partitions
-        log.info("following a log", ["lineage": heartbeat.lineage, "partitions": partitions])
-        let replica = try open(heartbeat.lineage, partitions: partitions)
+    /// A log of another lineage: its replica is built beside the one that serves, from a snapshot where there is one.
+    private func begin(_ heartbeat: Heartbeat, now: Int64) throws -> Replica? {
+        guard bootstrap == nil else { return nil }
+        let batches = heartbeat.heads.reduce(0) { $0 + $1.seq }
+        if let place = configuration.snapshots, let source = place.source, batches >= Self.bootstrapBatchesMin,
+            !FileManager.default.fileExists(atPath: path(of: heartbeat.lineage))
+        {
+            if let signed = offered(by: source, trusting: place.keys, of: heartbeat) {
+                log.info("fetching a snapshot", ["snapshot": signed.name, "bytes": signed.manifest.bytes])
+                waitingSince = nil
+                bootstrap = (
+                    heartbeat.lineage, heartbeat.partitions,
+                    Bootstrap(
+                        signed, from: source, store: place.store, into: path(of: heartbeat.lineage), figures: snapshots)
+                )
+                return nil
+            }
+            // A sealer says every two seconds what it has.
+            if waitingSince?.lineage != heartbeat.lineage { waitingSince = (heartbeat.lineage, now) }
+            if let waitingSince, now - waitingSince.at < Self.offerMicroseconds { return nil }
+        }
+        waitingSince = nil
+        let replica = try follow(heartbeat.lineage, partitions: heartbeat.partitions)
+        subscribeFromStart()
+        return replica
+    }
+
+    /// A log of fewer batches is read from the bus as fast as a snapshot would come.
+    private static let bootstrapBatchesMin: UInt64 = 2000
+    private static let offerMicroseconds: Int64 = 5_000_000
+
+    /// The newest snapshot that this region may begin with.
+    private func offered(
+        by source: any SnapshotSource, trusting keys: TrustedKeys, of heartbeat: Heartbeat
+    ) -> SignedManifest? {
+        let terms = SnapshotLoader.terms(
+            pipeline, model, partitions: heartbeat.partitions, lineage: heartbeat.lineage)
+        do {
+            guard let envelope = try source.latest() else { return nil }
+            let signed = try SignedManifest(decoding: envelope, trusting: keys)
+            try terms.check(signed.manifest)
+            return signed.manifest.tables.isEmpty ? nil : signed
+        } catch {
+            let refusal = error as? SnapshotRefusal ?? SnapshotRefusal(.unavailable, "\(error)")
+            snapshots.refused(refusal, name: "the one offered")
+            busErrors.limited(now: clock.now) { _ in
+                log.warning("a snapshot was refused", ["reason": refusal.reason.rawValue, "detail": refusal.detail])
+            }
+            return nil
+        }
+    }
+
+    private func finishBootstrap() throws {
+        guard let bootstrap else { return }
+        switch bootstrap.work.state {
+        case .running: return
+        case .done:
+            let replica = try follow(bootstrap.lineage, partitions: bootstrap.partitions)
+            log.info("began with a snapshot", ["snapshot": replica.vectors.snapshot, "rows": replica.vectors.rows])
+            snapshots.didInstall()
+            tell("the stream could not be followed") { try bus.subscribe(after: replica.busSequence) }
+        case .failed(let refusal):
+            snapshots.refused(refusal, name: "the one to begin with")
+            log.warning(
+                "beginning without a snapshot", ["reason": refusal.reason.rawValue, "detail": refusal.detail])
+            _ = try follow(bootstrap.lineage, partitions: bootstrap.partitions)
+            subscribeFromStart()
+        }
+        self.bootstrap = nil
+    }
+
+    private func follow(_ lineage: Lineage, partitions: Int) throws -> Replica {
+        log.info("following a log", ["lineage": lineage, "partitions": partitions])
+        let replica = try open(lineage, partitions: partitions)
         if active == nil {
             activate(replica)
         } else {
             next = replica
+            beside.withLock { $0 = lineage }
         }
-        subscribeFromStart()
         return replica
     }
 
@@ -203,6 +294,7 @@ package final class Region: @unchecked Sendable {
         }
         log.info("another log takes over", ["lineage": candidate.lineage])
         next = nil
+        beside.withLock { $0 = nil }
         activate(candidate)
     }
 
@@ -279,6 +371,7 @@ package final class Region: @unchecked Sendable {
     /// Writes everything, before a planned stop.
     package func close() {
         stream.close()
+        bootstrap?.work.stop()
         for replica in [active, next].compactMap({ $0 }) {
             do {
                 try replica.close(now: clock.now)

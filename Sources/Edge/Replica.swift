@@ -204,6 +204,24 @@ final class Replica: @unchecked Sendable {
         return places
     }
 
+    /// Forgets deleted rows that no segment holds any more.
+    func forgetDeletedRows() throws {
+        let sealed = vectors.sealed
+        let forgotten = StoreBatch()
+        for (index, name) in pipeline.tenants.enumerated() {
+            let segments = vectors.collection(index).segments
+            for place in try deletedRows(index)
+            where sealed.holds(place) && !segments.contains(where: { $0.segment.find(place) != nil }) {
+                var name = name
+                let key = name.withUTF8 {
+                    unsafe EventKey(time: 0, place: place).deletedRow(tenant: UnsafeRawBufferPointer($0))
+                }
+                unsafe key.withUnsafeBytes { unsafe forgotten.delete($0) }
+            }
+        }
+        if forgotten.count > 0 { try view.write(ahead: forgotten) }
+    }
+
     /// Runs `body` between two batches: what it sees of positions, rows and vectors belongs together.
     func betweenBatches<Result>(_ body: ([AppliedPosition?]) throws -> Result) rethrows -> Result {
         try applying.withLock { _ in try body(frontier) }

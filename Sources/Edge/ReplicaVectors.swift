@@ -164,9 +164,13 @@ final class ReplicaVectors: Sendable {
         }
     }
 
-    /// Puts a segment that was sealed here in place of the rows of the tail that it holds.
-    func install(own segment: Segment, tenant: Int, deleted: (_ tenant: Int) throws -> [UInt64]) rethrows {
+    /// Puts a segment that was sealed here in place of the rows of the tail that it holds, or of others sealed here.
+    func install(
+        own segment: Segment, tenant: Int, replacing replaced: [Int], deleted: (_ tenant: Int) throws -> [UInt64]
+    ) rethrows {
         let part = Part(file: "", live: LiveSegment(segment))
+        var (shipped, own) = parts.withLock { ($0.shipped[tenant], $0.own[tenant]) }
+        own = own.indices.filter { !replaced.contains($0) }.map { own[$0] } + [part]
         try shelves[tenant].replace { old in
             for id in try deleted(tenant) { part.live.end(id) }
             part.live.end(before: oldestKept)
@@ -174,9 +178,9 @@ final class ReplicaVectors: Sendable {
             unsafe old.tail.contents.forEach { row, vector in
                 if segment.find(row.id) == nil { unsafe tail.put(row, vector) }
             }
-            return VectorCollection(live: old.segments + [part.live], tail: tail)
+            return VectorCollection(live: (shipped + own).map(\.live), tail: tail)
         }
-        parts.withLock { $0.own[tenant].append(part) }
+        parts.withLock { $0.own[tenant] = own }
     }
 }
 

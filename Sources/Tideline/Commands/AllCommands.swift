@@ -4,6 +4,7 @@ let allCommands: [Command] = [
     CoreCommand.command,
     RelayCommand.command,
     EdgeCommand.command,
+    SealerCommand.command,
     GenerateCommand.command,
     ReplayCommand.command,
     VerifyCommand.command,

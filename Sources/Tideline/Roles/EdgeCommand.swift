@@ -1,8 +1,10 @@
+import CProcess
 import Edge
 import Features
 import Foundation
 import HTTP
 import NATS
+import Replicate
 import Scoring
 import Service
 
@@ -24,6 +26,11 @@ enum EdgeCommand {
             CommandOption("--port", "PORT", default: "8411", help: "HTTP port on 127.0.0.1; 0 takes a free one."),
             CommandOption(
                 "--peers", "LIST", help: "Other regions, as us=URL,ap=URL, named when this one is too stale."),
+            CommandOption(
+                "--trust", "FILE",
+                help: "Public key of the sealer whose snapshots are taken; may be repeated. [DIR/keys/snapshot.pub]"),
+            CommandOption("--own-rows", "N", default: "100000", help: "Seal a tail of so many vectors here,"),
+            CommandOption("--own-after", "SECONDS", default: "120", help: "when no snapshot has come for so long."),
         ],
         examples: ["tideline edge --region eu --nats nats://127.0.0.1:8422 --port 8411"],
         run: { try run($0) })
@@ -44,6 +51,7 @@ enum EdgeCommand {
         try FileManager.default.createDirectory(atPath: configuration.path, withIntermediateDirectories: true)
         let bus = try JetStreamSubscriber(
             url: arguments.string("--nats") ?? "", pipeline: pipeline.name, region: name)
+        configuration.snapshots = try place(arguments, dir: dir, pipeline, name, configuration.path, log)
         let region = try Region(configuration, pipeline: pipeline, model: model, bus: bus, log: log)
         let stopping = StopSignal()
         let failed = StopSignal()
@@ -56,6 +64,7 @@ enum EdgeCommand {
                 failed.stop()
             }
         }
+        let follower = try follow(region, configuration.snapshots, arguments, stopping, log)
         let server = makeServer(region, port: UInt16(try arguments.int("--port", in: 0...65535) ?? 8411))
         let bound = try server.start()
         log.info("ready", ["url": "http://127.0.0.1:\(bound)"])
@@ -64,8 +73,49 @@ enum EdgeCommand {
         bus.close()
         server.stop(deadline: .seconds(3))
         let ended = applier.join(seconds: 20)
+        follower?.join(seconds: 2)
         log.info("stopped")
         return asked && ended && !failed.isStopped ? 0 : 1
+    }
+
+    /// Where snapshots come from; `nil` where no key says which may be trusted.
+    private static func place(
+        _ arguments: ParsedArguments, dir: String, _ pipeline: Pipeline, _ name: String, _ path: String, _ log: Log
+    ) throws -> SnapshotPlace? {
+        var trusted = arguments.strings("--trust")
+        let standard = "\(dir)/keys/\(KeysCommand.publicName)"
+        if trusted.isEmpty {
+            guard FileManager.default.fileExists(atPath: standard) else {
+                log.info("no snapshots: there is no public key", ["looked": standard, "option": "--trust"])
+                return nil
+            }
+            trusted = [standard]
+        }
+        let keys = try TrustedKeys(paths: trusted)
+        return SnapshotPlace(
+            store: try SnapshotStore(path: "\(path)/snapshots", trusting: keys, holding: .segments),
+            source: try NATSSnapshotSource(
+                url: arguments.string("--nats") ?? "", pipeline: pipeline.name, region: name),
+            keys: keys)
+    }
+
+    private static func follow(
+        _ region: Region, _ place: SnapshotPlace?, _ arguments: ParsedArguments, _ stopping: StopSignal, _ log: Log
+    ) throws -> RoleThread? {
+        guard let place, let source = place.source else { return nil }
+        var configuration = SnapshotFollower.Configuration()
+        configuration.ownRows = try arguments.int("--own-rows", in: 1000...100_000_000) ?? configuration.ownRows
+        if let seconds = try arguments.double("--own-after") {
+            configuration.ownAfterMicroseconds = Int64(max(0, min(seconds, 86_400)) * 1_000_000)
+        }
+        let box = FollowerBox(
+            SnapshotFollower(
+                region, store: place.store, source: source, trusting: place.keys, configuration: configuration,
+                stopping: stopping, log: log))
+        return RoleThread(name: "snapshots", stackBytes: 8 << 20) {
+            tl_lower_priority()
+            while !stopping.isStopped { if !box.follower.step() { stopping.wait(seconds: 0.2) } }
+        }
     }
 
     private static func makeServer(_ region: Region, port: UInt16) -> HTTPServer {
@@ -81,4 +131,12 @@ enum EdgeCommand {
         configuration.port = port
         return HTTPServer(configuration: configuration, router: router, metrics: metrics)
     }
+}
+
+/// Hands a follower over to its thread.
+///
+/// `@unchecked Sendable`: from then on that thread alone touches it.
+private final class FollowerBox: @unchecked Sendable {
+    let follower: SnapshotFollower
+    init(_ follower: SnapshotFollower) { self.follower = follower }
 }

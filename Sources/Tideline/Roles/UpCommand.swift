@@ -24,6 +24,11 @@ enum UpCommand {
             CommandOption("--ports", "free", help: "Take free ports instead of 8400, 8411… and 8422."),
             CommandOption(
                 "--endpoints", "FILE", help: "Write the URLs and process ids there once every region is fresh."),
+            CommandOption(
+                "--sealer", "ARGUMENTS",
+                help:
+                    "Further arguments of the sealer, such as '--rows 20000 --interval 20'; see `tideline sealer --help`."
+            ),
             CommandOption("--seconds", "N", help: "End by itself after so long."),
         ],
         examples: [
@@ -59,6 +64,7 @@ enum UpCommand {
                 partitions: try arguments.int("--partitions", in: 1...1024), kafka: kafka?.bootstrapServers,
                 cores: cores,
                 regions: regions, rate: rate, freePorts: arguments.string("--ports") != nil,
+                sealer: (arguments.string("--sealer") ?? "").split(separator: " ").map(String.init),
                 endpoints: arguments.string("--endpoints")))
         defer { world.stop() }
         let deadline = try arguments.double("--seconds").map { Date(timeIntervalSinceNow: $0) }

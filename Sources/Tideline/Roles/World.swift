@@ -1,6 +1,7 @@
 import Foundation
 import Glibc
 import HTTP
+import Replicate
 
 /// A whole world on one machine: the bus, the core, the regions and a generator, as processes of their own.
 final class World {
@@ -14,6 +15,8 @@ final class World {
         var regions: [String]
         var rate: String
         var freePorts: Bool
+        /// Further arguments of the sealer.
+        var sealer: [String] = []
         var endpoints: String?
     }
 
@@ -43,7 +46,7 @@ final class World {
     func url(_ name: String) -> String { "\(name == "nats" ? "nats" : "http")://127.0.0.1:\(ports[name] ?? 0)" }
 
     private func choosePorts() throws {
-        var wanted: [(String, Int)] = [("core", 8400), ("nats", 8422)]
+        var wanted: [(String, Int)] = [("core", 8400), ("sealer", 8405), ("nats", 8422)]
         for slot in 1..<max(2, configuration.cores) where slot < configuration.cores {
             wanted.append(("core-\(slot)", 8430 + slot))
         }
@@ -110,6 +113,13 @@ final class World {
             if let kafka = configuration.kafka { core += ["--kafka", kafka, "--slot", "\(slot)"] }
             child(name, core)
         }
+        try makeKeys()
+        child(
+            "sealer",
+            [
+                program, "sealer", "--dir", dir, "--pipeline", configuration.pipeline, "--nats", url("nats"), "--port",
+                "\(ports["sealer"] ?? 0)",
+            ] + configuration.sealer)
         for region in configuration.regions {
             let peers = configuration.regions.filter { $0 != region }.map { "\($0)=\(url("edge-\($0)"))" }
             var arguments = [
@@ -122,6 +132,20 @@ final class World {
         if configuration.rate != "0" {
             child("generator", [program, "generate", "--to", url("core"), "--rate", configuration.rate])
         }
+    }
+
+    /// The world's own pair of keys, once.
+    private func makeKeys() throws {
+        let folder = "\(configuration.dir)/keys"
+        let key = "\(folder)/\(KeysCommand.privateName)"
+        let trusted = "\(folder)/\(KeysCommand.publicName)"
+        guard !FileManager.default.fileExists(atPath: trusted) else { return }
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        // A crash between the two files left one that nobody trusts yet.
+        if FileManager.default.fileExists(atPath: key) { try FileManager.default.removeItem(atPath: key) }
+        let pair = try SigningKey()
+        try pair.save(to: key)
+        try pair.savePublic(to: trusted)
     }
 
     private static func find(_ program: String) -> String? {
@@ -187,7 +211,7 @@ final class World {
     func stop() {
         if published, let path = configuration.endpoints { try? FileManager.default.removeItem(atPath: path) }
         let cores = children.map(\.name).filter { $0.hasPrefix("core") }
-        let order = ["generator"] + cores + configuration.regions.map { "edge-\($0)" } + ["nats"]
+        let order = ["generator"] + cores + configuration.regions.map { "edge-\($0)" } + ["sealer", "nats"]
         for name in order { children.first { $0.name == name }?.stop(seconds: 25) }
         close(lock)
     }

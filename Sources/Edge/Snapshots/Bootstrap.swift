@@ -1,0 +1,105 @@
+import Foundation
+import Replicate
+import Service
+internal import Synchronization
+
+/// Where a region's snapshots lie, and where they come from.
+package struct SnapshotPlace: Sendable {
+    package var store: SnapshotStore
+    /// `nil`: only what the store holds is loaded, at the start.
+    package var source: (any SnapshotSource)?
+    package var keys: TrustedKeys
+
+    package init(store: SnapshotStore, source: (any SnapshotSource)?, keys: TrustedKeys) {
+        self.store = store
+        self.source = source
+        self.keys = keys
+    }
+}
+
+/// Makes a new replica's folder from a snapshot, on a thread of its own: the table store's files under their own names,
+/// the vectors' segments in the snapshot store. A folder that is not finished does not have its name yet.
+final class Bootstrap: Sendable {
+    enum State: Sendable {
+        case running
+        case done
+        case failed(SnapshotRefusal)
+    }
+
+    private let current = Mutex(State.running)
+    private let thread: Mutex<RoleThread?>
+    private let stopping = StopSignal()
+
+    var state: State { current.withLock { $0 } }
+
+    /// - Parameter folder: where the replica will be; nothing is there yet.
+    init(
+        _ signed: SignedManifest, from source: any SnapshotSource, store: SnapshotStore, into folder: String,
+        figures: SnapshotFigures
+    ) {
+        thread = Mutex(nil)
+        thread.withLock { thread in
+            thread = RoleThread(name: "bootstrap") { [self] in
+                let outcome: State
+                do {
+                    try fetch(signed, from: source, into: store, figures)
+                    try build(signed.manifest, from: store, into: folder)
+                    // Its segments serve at once; the tables' files stand in the replica's folder from now on.
+                    try store.publish(signed)
+                    outcome = .done
+                } catch let refusal as SnapshotRefusal {
+                    outcome = .failed(refusal)
+                } catch {
+                    outcome = .failed(SnapshotRefusal(.unavailable, "\(error)"))
+                }
+                figures.progress = nil
+                current.withLock { $0 = outcome }
+            }
+        }
+    }
+
+    /// Ends it; what was fetched stays for the next one.
+    func stop() {
+        stopping.stop()
+        _ = thread.withLock { $0 }?.join(seconds: 10)
+    }
+
+    private func fetch(
+        _ signed: SignedManifest, from source: any SnapshotSource, into store: SnapshotStore,
+        _ figures: SnapshotFigures
+    ) throws {
+        let began = Date()
+        var first: Int?
+        let outcome = try SnapshotFetch(store: store, source: source).fetch(
+            signed, parts: .all, until: stopping
+        ) { done, total in
+            let start = first ?? done
+            first = start
+            let seconds = Date().timeIntervalSince(began)
+            let rate = seconds > 0.2 ? Double(done - start) / seconds : 0
+            figures.progress = .init(
+                bytesDone: done, bytesTotal: total, secondsLeft: rate > 0 ? Double(total - done) / rate : nil)
+        }
+        figures.didFetch(bytes: outcome.bytesFetched)
+    }
+
+    private func build(_ manifest: SnapshotManifest, from store: SnapshotStore, into folder: String) throws {
+        let files = FileManager.default
+        let unfinished = folder + ".unfinished"
+        if files.fileExists(atPath: unfinished) { try files.removeItem(atPath: unfinished) }
+        try files.createDirectory(atPath: unfinished, withIntermediateDirectories: true)
+        for table in manifest.tables {
+            let source = store.path(of: table.file)
+            let target = "\(unfinished)/\(table.name)"
+            // Files that RocksDB never writes to again may share their bytes with the store; the others are ours alone.
+            if table.name.hasSuffix(".sst") {
+                do {
+                    try files.linkItem(atPath: source, toPath: target)
+                    continue
+                } catch {}  // Another disk: a copy serves as well.
+            }
+            try files.copyItem(atPath: source, toPath: target)
+        }
+        try files.moveItem(atPath: unfinished, toPath: folder)
+    }
+}

@@ -174,6 +174,39 @@ import Testing
         #expect(outcome.bytesReused == 3 * Self.chunk)
     }
 
+    /// Two at once, and a sweep at each chunk: each byte comes once, and nothing is swept away under them.
+    @Test func fetchesShareTheirFilesAndNoSweepTakesThem() throws {
+        let sealer = try TestSealer(in: try TestFolder())
+        let shared = (name: "a", bytes: 6 * Self.chunk)
+        let (first, second) = (
+            try sealer.publish(1, [shared, ("b", 9)]), try sealer.publish(2, [("c", Self.chunk), shared])
+        )
+        let region = try sealer.region()
+        let source = InProcessSnapshotSource(sealer.store) { _, _, _ in .delay(milliseconds: 1) }
+        let bytes = Mutex(0)
+        let threads = [first, second].map { signed in
+            RoleThread(name: "fetch") {
+                do {
+                    let outcome = try SnapshotFetch(store: region, source: source).fetch(signed) { _, _ in
+                        do { try region.sweep(keep: 1) } catch { Issue.record(error) }
+                    }
+                    bytes.withLock { $0 += outcome.bytesFetched }
+                } catch { Issue.record(error) }
+            }
+        }
+        for thread in threads { #expect(thread.join(seconds: 60)) }
+        // A file that one has brought is spared while the other still needs it, or has gone and come again.
+        #expect(bytes.withLock { $0 } == source.bytesServed)
+        #expect(source.bytesServed <= 13 * Self.chunk + 9)
+        try region.sparing(second.manifest) {
+            try SnapshotFetch(store: region, source: source).fetch(second)
+            #expect(try region.sweep(keep: 1) == 0 || region.holds(second.manifest.files[0]))
+            try region.verify(second)
+        }
+        try region.sweep(keep: 1)
+        #expect(try FileManager.default.contentsOfDirectory(atPath: region.path + "/files").isEmpty)
+    }
+
     @Test func aServerReadsItsFilesAlone() throws {
         let folder = try TestFolder()
         let sealer = try TestSealer(in: folder)

@@ -33,6 +33,8 @@ package final class SnapshotStore: Sendable {
     let folderOfManifests: Folder
     /// Held while manifests, `current` and files change.
     let writing = Mutex<Void>(())
+    /// Files that somebody needs for now, and how many do; files that are being fetched.
+    let uses = Mutex<(spared: [SnapshotFile: Int], fetched: Set<SnapshotFile>)>(([:], []))
     private let interrupt: @Sendable (PublishStep) throws -> Void
 
     package convenience init(

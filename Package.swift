@@ -130,7 +130,7 @@ let package = Package(
             "EdgeTests",
             [
                 "Edge", "Core", "Replicate", "Changes", "Features", "Scoring", "Storage", "Service", "HTTP",
-                "CAllocations",
+                "Vectors", "CAllocations",
             ]),
         suite("TidelineTests", ["Tideline", "Changes", "Features", "HTTP", "Replicate", "Storage"]),
         suite("VectorsTests", ["Vectors", "CFaiss"]),

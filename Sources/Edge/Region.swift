@@ -48,6 +48,8 @@ package final class Region: @unchecked Sendable {
     /// Since when a log is known of which this region has nothing and no snapshot was offered.
     private var waitingSince: (lineage: Lineage, at: Int64)?
     private let beside = Mutex<Lineage?>(nil)
+    /// Partitions of the log beside of whose head something was heard: without it nothing is known to be missing.
+    private var heardBeside: Set<UInt32> = []
     private var subscribed = false
     private var wasComplete = false
     private let badBatches = LogLimiter()
@@ -194,7 +196,7 @@ package final class Region: @unchecked Sendable {
             replica.withFeed(Int(head.partition)) { $0.heard(head: head.seq, now: now) }
             compareDigest(head, of: replica)
         }
-        guard replica === active else { return }
+        guard replica === active else { return heardBeside.formUnion(heartbeat.heads.map(\.partition)) }
         current.withLock {
             $0.partitions = replica.partitions
             for head in heartbeat.heads where Int(head.partition) < replica.partitions {
@@ -283,13 +285,16 @@ package final class Region: @unchecked Sendable {
             activate(replica)
         } else {
             next = replica
+            heardBeside = []
             beside.withLock { $0 = lineage }
         }
         return replica
     }
 
     private func promote() {
-        guard let candidate = next, candidate.isComplete, candidate.positions.contains(where: { $0.seq > 0 }) else {
+        guard let candidate = next, heardBeside.count >= candidate.partitions, candidate.isComplete,
+            candidate.positions.contains(where: { $0.seq > 0 })
+        else {
             return
         }
         log.info("another log takes over", ["lineage": candidate.lineage])

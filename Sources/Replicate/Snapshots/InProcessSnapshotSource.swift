@@ -60,8 +60,11 @@ package final class InProcessSnapshotSource: SnapshotSource {
         let happens = fault(file, offset, number)
         if case .delay(let milliseconds) = happens { usleep(UInt32(milliseconds) * 1000) }
         if happens == .drop { throw SnapshotRefusal(.unavailable, "no answer came") }
-        guard case .bytes(var bytes) = server.answer(.chunk(sha256: file.sha256, offset: offset, length: length)) else {
-            throw SnapshotRefusal(.unavailable, "file \(file.sha256) is not there")
+        var bytes: [UInt8]
+        switch server.answer(.chunk(sha256: file.sha256, offset: offset, length: length)) {
+        case .bytes(let part): bytes = part
+        case .refused(let refusal): throw refusal
+        case .nothing: throw SnapshotRefusal(.unavailable, "file \(file.sha256) is not there")
         }
         switch happens {
         case .corrupt: bytes[0] ^= 1

@@ -45,6 +45,9 @@ package final class NATSSnapshotServer: Sendable {
 
     package var isConnected: Bool { connection.isConnected }
 
+    /// Requests that wait for a thread in `step`.
+    package var waitingCount: Int { requests.count }
+
     /// Serves one request, waiting for it at most so long, and announces what is due. Returns whether there was one.
     ///
     /// Any number of threads may call it. What cannot be sent is asked for again; it is logged at a bounded rate.
@@ -112,6 +115,12 @@ private final class SnapshotRequestQueue: @unchecked Sendable {
     private var waiting: [(request: SnapshotRequest, inbox: String)] = []
     private var closed = false
     private static let requestsMax = 1024
+
+    var count: Int {
+        condition.lock()
+        defer { condition.unlock() }
+        return waiting.count
+    }
 
     func offer(_ request: SnapshotRequest, inbox: String) {
         condition.lock()

@@ -56,17 +56,18 @@ package final class NATSSnapshotSource: SnapshotSource, Sendable {
             return true
         }
         if asks {
-            mailbox.expect(SnapshotMailbox.latestId, bytesMax: Self.envelopeBytesMax)
+            mailbox.expect(SnapshotMailbox.latestId, bytesMax: SignedManifest.bytesMax)
             try send(.latest, id: SnapshotMailbox.latestId)
         }
         guard case .bytes(let bytes) = mailbox.poll(SnapshotMailbox.latestId),
             case .bytes(let envelope) = try SnapshotAnswer(decoding: bytes)
         else { return nil }
+        mailbox.heard(envelope)
         return envelope
     }
 
     package func manifest(number: UInt64) throws -> [UInt8]? {
-        let question = try ask(.manifest(number: number), bytesMax: Self.envelopeBytesMax)
+        let question = try ask(.manifest(number: number), bytesMax: SignedManifest.bytesMax)
         defer { mailbox.forget(question.id) }
         switch try answer(to: question) {
         case .bytes(let envelope): return envelope
@@ -102,8 +103,6 @@ package final class NATSSnapshotSource: SnapshotSource, Sendable {
     }
 
     // MARK: One request
-
-    private static let envelopeBytesMax = SnapshotManifest.bytesMax + 4096
 
     private struct Question {
         let id: UInt64
@@ -187,10 +186,18 @@ private final class SnapshotMailbox: @unchecked Sendable {
     }
 
     func announced(_ bytes: UnsafeRawBufferPointer) {
-        guard bytes.count <= SnapshotManifest.bytesMax + 4096 else { return }
+        guard bytes.count <= SignedManifest.bytesMax else { return }
         let copy = unsafe Array(bytes)
         condition.lock()
         newest = copy
+        condition.unlock()
+    }
+
+    /// The answer to the question stands for an announcement until there is one.
+    func heard(_ envelope: [UInt8]) {
+        condition.lock()
+        if newest == nil { newest = envelope }
+        arrived[Self.latestId] = nil
         condition.unlock()
     }
 

@@ -40,7 +40,7 @@ import Testing
         ("\"dimensions\":32", "\"dimensions\":1000000", .malformed, "1000000 dimensions"),
         ("a1a1a1", "a1A1a1", .malformed, "no SHA-256"), ("a1a1a1", "a1", .malformed, "no SHA-256"),
         ("\"bytes\":12", "\"bytes\":0", .empty, "0 bytes"), ("\"bytes\":12", "\"bytes\":-3", .empty, "-3 bytes"),
-        ("\"bytes\":12", "\"bytes\":1.5", .malformed, "bytes"), ("\"rows\":9", "\"rows\":0", .empty, "no rows"),
+        ("\"bytes\":12", "\"bytes\":1.5", .malformed, "no manifest"), ("\"rows\":9", "\"rows\":0", .empty, "no rows"),
         ("\"recall\":0.98", "\"recall\":1.5", .malformed, "recall"),
         ("\"recall\":0.98", "\"recall\":-0.1", .malformed, "recall"),
         ("000012.sst", "../000012.sst", .malformed, "may not be named"),
@@ -48,7 +48,8 @@ import Testing
         ("000012.sst", "", .malformed, "may not be named"), ("000012.sst", "a\\u0000b", .malformed, "may not be named"),
         ("{", "[", .malformed, "no manifest"),
     ])
-    func eachMistakeIsRefused(_ part: String, _ other: String, _ reason: SnapshotRefusal.Reason, _ words: String) throws {
+    func eachMistakeIsRefused(_ part: String, _ other: String, _ reason: SnapshotRefusal.Reason, _ words: String) throws
+    {
         let text = String(decoding: try TestSealer.manifest().encoded(), as: UTF8.self)
         let range = try #require(text.range(of: part))
         do {
@@ -69,6 +70,11 @@ import Testing
         manifest = try TestSealer.manifest()
         manifest.tables += manifest.tables
         #expect(try refusal { _ = try manifest.encoded() } == .malformed)
+        manifest = try TestSealer.manifest()
+        manifest.segments += manifest.segments
+        #expect(try refusal { _ = try manifest.encoded() } == .malformed, "a tenant's segment twice")
+        manifest.segments[1].tenant = "globex"
+        #expect(try refusal { _ = try manifest.encoded() } == nil, "two tenants may share what is equal")
         manifest = try TestSealer.manifest()
         manifest.segments += manifest.segments.map {
             var other = $0
@@ -118,9 +124,10 @@ import Testing
     @Test func namesOfSnapshots() throws {
         let name = SnapshotName(lineage: TestSealer.lineage, number: 42)
         #expect(SnapshotName("\(name)") == name)
-        for text in ["", "42", "\(TestSealer.lineage)", "\(name).unfinished", "\(TestSealer.lineage)-042",
-            "\(TestSealer.lineage)-0", "\(name)/..", "\(TestSealer.lineage)-+1"]
-        { #expect(SnapshotName(text) == nil, "\(text)") }
+        for text in [
+            "", "42", "\(TestSealer.lineage)", "\(name).unfinished", "\(TestSealer.lineage)-042",
+            "\(TestSealer.lineage)-0", "\(name)/..", "\(TestSealer.lineage)-+1",
+        ] { #expect(SnapshotName(text) == nil, "\(text)") }
     }
 
     @Test func termsNameWhatDoesNotFit() throws {

@@ -24,7 +24,8 @@ import Testing
             let cut = Array(envelope.prefix(count))
             #expect(try refusal { _ = try SignedManifest(decoding: cut, trusting: key.trusted) } != nil)
         }
-        #expect(try refusal { _ = try SignedManifest(decoding: envelope + [0x20], trusting: key.trusted) } == .signature)
+        #expect(
+            try refusal { _ = try SignedManifest(decoding: envelope + [0x20], trusting: key.trusted) } == .signature)
     }
 
     /// What is not signed is not even parsed.

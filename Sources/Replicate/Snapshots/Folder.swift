@@ -117,11 +117,28 @@ extension Folder {
         return Array(bytes.prefix(count))
     }
 
+    /// `nil` where there is no file.
+    static func readIfThere(_ path: String, bytesMax: Int) throws -> [UInt8]? {
+        do {
+            return try read(path, bytesMax: bytesMax)
+        } catch {
+            // It may have gone between two looks: what counts is whether it is there now.
+            if try size(ofFileAt: path) == nil { return nil }
+            throw error
+        }
+    }
+
     /// Writes a new file and syncs it; one that is there is never overwritten.
     static func create(_ path: String, _ bytes: [UInt8], mode: UInt32) throws {
         let file = try FileDescriptor(writing: path, new: true, mode: mode)
         try unsafe bytes.withUnsafeBytes { try unsafe file.write($0) }
         try file.sync()
+    }
+
+    /// The folder in which a file lies.
+    static func around(_ path: String) -> Folder {
+        guard let slash = path.lastIndex(of: "/") else { return Folder(".") }
+        return Folder(slash == path.startIndex ? "/" : String(path[..<slash]))
     }
 
     static func sync(_ path: String) throws(SnapshotFileError) { try FileDescriptor(reading: path).sync() }

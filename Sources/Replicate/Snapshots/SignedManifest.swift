@@ -13,6 +13,9 @@ package struct SignedManifest: Equatable, Sendable {
     private static let title = "tideline-snapshot 1"
     private static let headBytes = title.utf8.count + 1 + 16 + 1 + 128 + 1
 
+    /// An envelope is never longer.
+    package static let bytesMax = headBytes + SnapshotManifest.bytesMax
+
     package var name: SnapshotName { manifest.name }
 
     /// Signs it. Throws where it is no sound manifest.
@@ -26,7 +29,7 @@ package struct SignedManifest: Equatable, Sendable {
     /// Reads an envelope: the signature is verified before anything in it is read.
     package init(decoding envelope: [UInt8], trusting keys: TrustedKeys) throws(SnapshotRefusal) {
         guard !envelope.isEmpty else { throw SnapshotRefusal(.empty, "an envelope of 0 bytes") }
-        guard envelope.count <= Self.headBytes + SnapshotManifest.bytesMax else {
+        guard envelope.count <= Self.bytesMax else {
             throw SnapshotRefusal(.tooLarge, "an envelope of \(envelope.count) bytes")
         }
         let head = String(decoding: envelope.prefix(Self.headBytes), as: UTF8.self)

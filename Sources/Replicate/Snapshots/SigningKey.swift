@@ -22,10 +22,16 @@ package struct SigningKey: Sendable {
     }
 
     /// Writes a PEM file with mode 0600. A file that is there is never overwritten.
-    package func save(to path: String) throws { try Folder.create(path, try key.privatePEM(), mode: 0o600) }
+    package func save(to path: String) throws {
+        try Folder.create(path, try key.privatePEM(), mode: 0o600)
+        try Folder.around(path).sync()
+    }
 
     /// Writes the public half, a PEM file that anybody may read. A file that is there is never overwritten.
-    package func savePublic(to path: String) throws { try Folder.create(path, try key.publicPEM(), mode: 0o644) }
+    package func savePublic(to path: String) throws {
+        try Folder.create(path, try key.publicPEM(), mode: 0o644)
+        try Folder.around(path).sync()
+    }
 
     /// The public half, as one that is trusted.
     package var trusted: TrustedKeys { TrustedKeys([id: key]) }

@@ -2,7 +2,8 @@ import Service
 
 /// Brings a snapshot's files into a store: only those that it lacks, each from where an earlier fetch left it.
 ///
-/// It publishes nothing: whoever fetches loads and checks the files first. One fetch a store at a time. Blocking.
+/// It publishes nothing: whoever fetches loads and checks the files first. Of two fetches at once one waits for the files
+/// that both need. Blocking.
 package struct SnapshotFetch: Sendable {
     package struct Limits: Sendable {
         /// Of all files of a snapshot together.
@@ -46,7 +47,15 @@ package struct SnapshotFetch: Sendable {
         _ signed: SignedManifest, parts: SnapshotParts? = nil, until stopping: StopSignal = StopSignal(),
         progress: (_ bytesDone: Int, _ bytesTotal: Int) -> Void = { _, _ in }
     ) throws -> Outcome {
-        let parts = parts ?? store.parts
+        try store.sparing(signed.manifest) {
+            try bring(signed, parts ?? store.parts, until: stopping, progress)
+        }
+    }
+
+    private func bring(
+        _ signed: SignedManifest, _ parts: SnapshotParts, until stopping: StopSignal,
+        _ progress: (_ bytesDone: Int, _ bytesTotal: Int) -> Void
+    ) throws -> Outcome {
         let files = signed.manifest.files(parts)
         let total = signed.manifest.bytes(of: parts)
         guard total <= limits.bytesMax else {
@@ -54,9 +63,15 @@ package struct SnapshotFetch: Sendable {
                 .tooLarge, "snapshot \(signed.name) has \(total) bytes; the limit is \(limits.bytesMax)")
         }
         var outcome = Outcome()
-        let missing = try files.filter { try !store.holds($0) }
-        outcome.bytesReused = total - missing.reduce(0) { $0 + $1.bytes }
-        for file in missing { outcome.bytesReused += try begun(file) }
+        var missing: [(file: SnapshotFile, begun: Int)] = []
+        for file in files {
+            if try store.holds(file) {
+                outcome.bytesReused += file.bytes
+            } else {
+                missing.append((file, try begun(file)))
+                outcome.bytesReused += missing.last?.begun ?? 0
+            }
+        }
         let room = try store.partial.available() - limits.diskBytesLeftMin
         guard total - outcome.bytesReused <= max(room, 0) else {
             throw SnapshotRefusal(
@@ -65,7 +80,13 @@ package struct SnapshotFetch: Sendable {
                     + "\(store.path) has room for \(max(room, 0))")
         }
         progress(outcome.bytesReused, total)
-        for file in missing {
+        for (file, begun) in missing {
+            while !store.claim(file) { if stopping.wait(seconds: 0.05) { throw CancellationError() } }
+            defer { store.release(file) }
+            // What another fetch has brought since.
+            let isHere = try store.holds(file)
+            outcome.bytesReused += (isHere ? file.bytes : try self.begun(file)) - begun
+            guard !isHere else { continue }
             try fetch(file, until: stopping) { bytes in
                 outcome.bytesFetched += bytes
                 progress(outcome.bytesReused + outcome.bytesFetched, total)

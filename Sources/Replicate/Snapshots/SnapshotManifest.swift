@@ -19,7 +19,7 @@ package struct SnapshotManifest: Equatable, Sendable {
     package var metric: String
     /// What the files hold: one position a partition, in the order of partitions.
     package var positions: [AppliedPosition]
-    /// At most one a tenant.
+    /// Several a tenant where it has many vectors; none twice.
     package var segments: [SnapshotSegment]
     package var tables: [SnapshotTable]
 
@@ -87,9 +87,13 @@ package struct SnapshotManifest: Equatable, Sendable {
         }
         guard !segments.isEmpty || !tables.isEmpty else { throw SnapshotRefusal(.empty, "a snapshot without files") }
         guard segments.isEmpty || dimensions > 0 else { throw refuse("segments of vectors without dimensions") }
+        var owned: Set<String> = []
         for segment in segments {
             guard !segment.tenant.isEmpty, segment.tenant.utf8.count <= Self.nameBytesMax else {
                 throw refuse("a tenant's name of \(segment.tenant.utf8.count) bytes")
+            }
+            guard owned.insert("\(segment.file.sha256) \(segment.tenant)").inserted else {
+                throw refuse("`\(segment.tenant)` has the segment \(segment.file.sha256) twice")
             }
             guard segment.rows > 0 else {
                 throw SnapshotRefusal(.empty, "the segment of `\(segment.tenant)` has no rows")

@@ -78,9 +78,30 @@ extension SnapshotStore {
 
     // MARK: Sweeping
 
+    /// Runs `body`, and no sweep on any thread removes a file of the snapshot meanwhile.
+    package func sparing<Result>(_ manifest: SnapshotManifest, _ body: () throws -> Result) rethrows -> Result {
+        let files = manifest.files
+        uses.withLock { for file in files { $0.spared[file, default: 0] += 1 } }
+        defer {
+            uses.withLock {
+                for file in files {
+                    let others = ($0.spared[file] ?? 1) - 1
+                    $0.spared[file] = others == 0 ? nil : others
+                }
+            }
+        }
+        return try body()
+    }
+
+    /// Takes a file's partial for one fetch; `false` where another has it.
+    func claim(_ file: SnapshotFile) -> Bool { uses.withLock { $0.fetched.insert(file).inserted } }
+
+    func release(_ file: SnapshotFile) { uses.withLock { _ = $0.fetched.remove(file) } }
+
     /// Removes the oldest manifests beyond the newest `keep`, then the files and partials that none of those left needs.
     ///
-    /// Never what `current`, `pinned` or `sparing` references: pass there the snapshot that is being fetched or sealed.
+    /// Never what `current`, `pinned` or `underWay` references (a snapshot that is being sealed), nor what is being fetched
+    /// or in the hands of `sparing(_:_:)`.
     /// Manifests that cannot be read go too, for nobody can load them. Returns how many files went.
     @discardableResult
     package func sweep(keep: Int, sparing underWay: SnapshotManifest? = nil) throws -> Int {
@@ -98,6 +119,7 @@ extension SnapshotStore {
             try folderOfManifests.sync()
             var needed = Set(kept.flatMap { $0.manifest.files(parts) }.map(\.sha256))
             if let underWay { needed.formUnion(underWay.files.map(\.sha256)) }
+            needed.formUnion(uses.withLock { $0.spared.keys.map(\.sha256) })
             var removed = 0
             for folder in [files, partial] {
                 for name in try folder.names() where !needed.contains(name) {

@@ -33,6 +33,8 @@ package final class SnapshotStore: Sendable {
     let folderOfManifests: Folder
     /// Held while manifests, `current` and files change.
     let writing = Mutex<Void>(())
+    /// Files that somebody needs for now, and how many do; files that are being fetched.
+    let uses = Mutex<(spared: [SnapshotFile: Int], fetched: Set<SnapshotFile>)>(([:], []))
     private let interrupt: @Sendable (PublishStep) throws -> Void
 
     package convenience init(
@@ -72,8 +74,11 @@ package final class SnapshotStore: Sendable {
 
     /// The snapshot that is served; `nil` before the first.
     package var current: SignedManifest? {
-        get throws { try name(in: "current").map { try load($0) } }
+        get throws { try currentName.map { try load($0) } }
     }
+
+    /// Which one is served; it is not read.
+    package var currentName: SnapshotName? { get throws { try name(in: "current") } }
 
     /// The number that an operator asks for; `nil` where the newest is to be served.
     package var pinned: UInt64? { get throws { try pinnedName?.number } }
@@ -112,11 +117,15 @@ package final class SnapshotStore: Sendable {
     /// Reads one snapshot's manifest: `unavailable` where there is none.
     package func load(_ name: SnapshotName) throws -> SignedManifest {
         let file = folderOfManifests.path(of: "\(name)")
-        guard try Folder.size(ofFileAt: file) != nil else {
+        let bytesMax = SignedManifest.bytesMax
+        guard let size = try Folder.size(ofFileAt: file) else {
             throw SnapshotRefusal(.unavailable, "no snapshot \(name) in \(path)")
         }
-        let signed = try SignedManifest(
-            decoding: Folder.read(file, bytesMax: SnapshotManifest.bytesMax + 4096), trusting: keys)
+        guard size <= bytesMax else { throw SnapshotRefusal(.tooLarge, "\(file) has \(size) bytes") }
+        guard let bytes = try Folder.readIfThere(file, bytesMax: bytesMax) else {
+            throw SnapshotRefusal(.unavailable, "snapshot \(name) in \(path) has just been swept")
+        }
+        let signed = try SignedManifest(decoding: bytes, trusting: keys)
         guard signed.name == name else { throw SnapshotRefusal(.damaged, "\(file) holds snapshot \(signed.name)") }
         return signed
     }
@@ -124,7 +133,7 @@ package final class SnapshotStore: Sendable {
     /// The newest snapshot of that number: the current lineage's, where it has one.
     package func manifest(number: UInt64) throws -> SignedManifest {
         let found = try manifests.filter { $0.manifest.number == number }
-        let lineage = try name(in: "current")?.lineage
+        let lineage = try currentName?.lineage
         guard let signed = found.last(where: { $0.manifest.lineage == lineage }) ?? found.last else {
             throw SnapshotRefusal(.unavailable, "no snapshot \(number) in \(path)")
         }
@@ -233,15 +242,7 @@ package final class SnapshotStore: Sendable {
 
     private func name(in file: String) throws -> SnapshotName? {
         let file = root.path(of: file)
-        guard try Folder.size(ofFileAt: file) != nil else { return nil }
-        let bytes: [UInt8]
-        do {
-            bytes = try Folder.read(file, bytesMax: 256)
-        } catch {
-            // Unpinned between the two looks.
-            if try Folder.size(ofFileAt: file) == nil { return nil }
-            throw error
-        }
+        guard let bytes = try Folder.readIfThere(file, bytesMax: 256) else { return nil }
         let text = String(decoding: bytes, as: UTF8.self)
         guard text.hasSuffix("\n"), let name = SnapshotName(String(text.dropLast())) else {
             throw SnapshotRefusal(.damaged, "\(file) names no snapshot: `\(text.prefix(80))`")

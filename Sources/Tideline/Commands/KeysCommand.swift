@@ -13,7 +13,7 @@ enum KeysCommand {
             DIR/snapshot.pub checks: give it to every region. Keys that are there are never overwritten.
             """,
         options: [CommandOption("--out", "DIR", help: "Where the two files go.")],
-        examples: ["tideline keys --out .tideline/keys"],
+        examples: ["tideline keys --out .tideline/world/keys"],
         run: { try run($0) })
 
     static func run(_ arguments: ParsedArguments) throws -> Int32 {

@@ -4,7 +4,7 @@ import Replicate
 extension SnapshotsCommand {
     static func list(_ store: SnapshotStore, _ arguments: ParsedArguments) throws -> Int32 {
         let (sound, damaged) = try store.inventory()
-        let current = try store.current?.name
+        let current = try store.currentName
         let pinned = try store.pinnedName
         if arguments.flag("--json") {
             print(try json(sound, damaged, store.parts, current: current, pinned: pinned))
@@ -27,9 +27,12 @@ extension SnapshotsCommand {
         let manifest = signed.manifest
         let marks = (isCurrent ? "  current" : "") + (isPinned ? "  pinned" : "")
         let rows = manifest.segments.reduce(0) { $0 + $1.rows }
-        return
-            "\(manifest.number)  \(time(manifest.createdAt))  \(manifest.bytes(of: parts)) bytes in \(manifest.files(parts).count) files"
-            + "  \(rows) vectors of \(manifest.segments.count) tenants  key \(signed.keyId)\(marks)"
+        let columns = [
+            "\(manifest.number)", time(manifest.createdAt),
+            "\(manifest.bytes(of: parts)) bytes in \(manifest.files(parts).count) files",
+            "\(rows) vectors of \(Set(manifest.segments.map(\.tenant)).count) tenants", "key \(signed.keyId)",
+        ]
+        return columns.joined(separator: "  ") + marks
     }
 
     private static func time(_ microseconds: Int64) -> String {
@@ -38,16 +41,15 @@ extension SnapshotsCommand {
 
     private static func json(
         _ sound: [SignedManifest], _ damaged: [(name: SnapshotName, refusal: SnapshotRefusal)], _ parts: SnapshotParts,
-        current: SnapshotName?,
-        pinned: SnapshotName?
+        current: SnapshotName?, pinned: SnapshotName?
     ) throws -> String {
         let snapshots: [[String: Any]] = sound.map { signed in
             let manifest = signed.manifest
             return [
                 "lineage": "\(manifest.lineage)", "number": manifest.number, "createdAt": time(manifest.createdAt),
                 "bytes": manifest.bytes(of: parts), "files": manifest.files(parts).count,
-                "tables": manifest.tables.count,
-                "segments": manifest.segments.count, "vectors": manifest.segments.reduce(0) { $0 + $1.rows },
+                "tables": manifest.tables.count, "segments": manifest.segments.count,
+                "vectors": manifest.segments.reduce(0) { $0 + $1.rows },
                 "recallLeast": manifest.segments.map(\.recall).min().map { Double($0) as Any } ?? NSNull(),
                 "positions": manifest.positions.map { $0.seq }, "key": signed.keyId, "current": signed.name == current,
                 "pinned": signed.name == pinned,

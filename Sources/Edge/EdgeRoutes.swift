@@ -356,6 +356,27 @@ package struct EdgeRoutes: Sendable {
         json.member("vectorsInTail", replica.vectors.tailRows)
         json.member("memoryBytes", facts.linkBytes + facts.codeBytes + facts.floatBytes + facts.startBytes)
         json.member("fileBytes", facts.fileBytes)
+        json.key("parts")
+        json.beginArray()
+        for (tenant, name) in replica.pipeline.tenants.enumerated() {
+            for (part, isOwn) in replica.vectors.shipped[tenant].map({ ($0, false) })
+                + replica.vectors.own[tenant].map({ ($0, true) })
+            {
+                let facts = part.live.segment.facts
+                json.beginObject()
+                json.member("tenant", name)
+                json.member("sealedHere", isOwn)
+                json.member("vectors", facts.rows)
+                json.member("dead", part.live.deadCount)
+                json.member("distinct", facts.nodes)
+                json.member("linkBytes", facts.linkBytes)
+                json.member("codeBytes", facts.codeBytes)
+                json.member("floatBytes", facts.floatBytes)
+                json.member("fileBytes", facts.fileBytes)
+                json.endObject()
+            }
+        }
+        json.endArray()
         json.key("refused")
         if let (name, refusal) = region.snapshots.standingRefusal {
             json.beginObject()

@@ -225,6 +225,19 @@ func decode(_ bytes: [UInt8]) throws(ChangeBatchError) -> ChangeBatch {
         var writer = ByteWriter()
         Timestamp.write(time, to: &writer)
         #expect(String(decoding: writer.bytes, as: UTF8.self) == text)
+        if time > -62_167_219_200_000_000, time < 253_402_300_799_999_999 { #expect(Timestamp.parse(text) == time) }
+    }
+
+    @Test func whatIsNoTimeIsNotRead() {
+        #expect(Timestamp.parse("2024-02-29") == 1_709_164_800_000_000)
+        #expect(Timestamp.parse("2024-02-29T12:00:00Z") == 1_709_208_000_000_000)
+        #expect(Timestamp.parse("2024-02-29T12:00:00.5Z") == 1_709_208_000_500_000)
+        for bad in [
+            "", "2024", "2023-02-29", "2024-13-01", "2024-02-29T12:00:00", "2024-02-29T24:00:00Z",
+            "2024-02-29 12:00:00Z",
+            "2024-02-29T12:00:00.Z", "2024-02-29T12:00:00.1234567Z", "2024-02-29T12:00:00+01:00", "2024-2-29",
+            "1709208000",
+        ] { #expect(Timestamp.parse(bad) == nil, "\(bad)") }
     }
 }
 

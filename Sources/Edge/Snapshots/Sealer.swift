@@ -143,7 +143,7 @@ package final class Sealer {
             }
         }
         let (tables, tableBytes) = try checkpoint(replica, carrying: merge == nil ? nil : current)
-        let number = (current?.manifest.number ?? 0) + 1
+        let number = current.map { $0.manifest.number + 1 } ?? firstNumber(of: replica)
         let manifest = SnapshotManifest(
             lineage: replica.lineage, number: number, createdAt: clock.now, pipeline: vectors.pipeline.name,
             schema: vectors.pipeline.schema, model: region.model?.identity ?? 0, dimensions: vectors.dimensions,
@@ -164,6 +164,15 @@ package final class Sealer {
                 "tableBytesNew": tableBytes, "milliseconds": (clock.now - began) / 1000,
             ])
     }
+
+    /// Regions take higher numbers than they have. A sealer that has lost its folder does not know which they have: of a log
+    /// that is not new it begins with the time in seconds, which is more than any count.
+    private func firstNumber(of replica: Replica) -> UInt64 {
+        let batches = replica.frontier.reduce(0) { $0 + ($1?.seq ?? 0) }
+        return batches < Self.newLogBatches ? 1 : UInt64(clock.now / 1_000_000)
+    }
+
+    private static let newLogBatches = 50_000
 
     private struct Made {
         var file: SnapshotFile

@@ -197,9 +197,10 @@ struct Seeded: RandomNumberGenerator {
 }
 
 /// Offers what a test says, and serves files from a store.
+///
+/// `@unchecked Sendable`: one thread of a test sets the envelope before anybody asks for it.
 final class ForgedSource: SnapshotSource, @unchecked Sendable {
     let files: InProcessSnapshotSource
-    /// One thread of a test uses it.
     var envelope: [UInt8]?
 
     init(_ store: SnapshotStore) { files = InProcessSnapshotSource(store) }

@@ -42,10 +42,13 @@ final class Bootstrap: Sendable {
             thread = RoleThread(name: "bootstrap") { [self] in
                 let outcome: State
                 do {
-                    try fetch(signed, from: source, into: store, figures)
-                    try build(signed.manifest, from: store, into: folder)
-                    // Its segments serve at once; the tables' files stand in the replica's folder from now on.
-                    try store.publish(signed)
+                    // A follower's sweep knows nothing of the tables.
+                    try store.sparing(signed.manifest) {
+                        try fetch(signed, from: source, into: store, figures)
+                        try build(signed.manifest, from: store, into: folder)
+                        // Its segments serve at once; the tables' files stand in the replica's folder from now on.
+                        try store.publish(signed)
+                    }
                     outcome = .done
                 } catch let refusal as SnapshotRefusal {
                     outcome = .failed(refusal)

@@ -30,7 +30,10 @@ struct SnapshotLoader: Sendable {
     }
 
     static func terms(for replica: Replica, model: ScoringModel?) -> SnapshotTerms {
-        terms(replica.pipeline, model, partitions: replica.partitions, lineage: replica.lineage)
+        var terms = terms(replica.pipeline, model, partitions: replica.partitions, lineage: replica.lineage)
+        // It follows the log: the tables are none of its business.
+        terms.parts = .segments
+        return terms
     }
 
     /// Opens what the replica has not open. Blocking: reads each new file once.

@@ -102,6 +102,14 @@ final class ReplicaVectors: Sendable {
         }
     }
 
+    /// A row as segments have it; `nil` for one that is too old.
+    func describe(_ record: EventRecord, _ key: EventKey) -> SegmentRow? {
+        guard record.eventTime >= oldestKept else { return nil }
+        return SegmentRow(
+            id: key.place, time: record.eventTime, score: record.score, label: Self.label(flagged: record.flags),
+            entity: entity(of: record))
+    }
+
     func delete(_ key: EventKey, tenant: Int) { shelves[tenant].delete(key.place) }
 
     /// Rows older than this are no longer taken; those that there are go by `delete`.

@@ -42,6 +42,19 @@ import Testing
         for part in vectors.shipped[0] { #expect(part.live.deadCount * 5 <= part.live.segment.count) }
     }
 
+    /// A sealer that could not keep up: its tail let rows go, and they are sealed all the same.
+    @Test func whatFellOutOfTheTailIsSealed() throws {
+        let world = try SnapshotWorld(tail: 1000)
+        let edge = try world.edge()
+        for round in 0..<2 {
+            try world.events(round * 2500..<round * 2500 + 2500)
+            try world.run([edge])
+            #expect(try #require(world.sealerRegion.replica).vectors.collection(0).tail.counts.evicted > 0)
+            try world.seal([edge])
+            try world.expectWhole(edge.region)
+        }
+    }
+
     /// Each kind of bad snapshot is refused with its reason; the old one serves; a metric moves; the next good one heals.
     @Test(arguments: [
         "signature", "lineage", "dimension", "model", "pipeline", "hash", "truncated", "recall", "tooLarge",

@@ -32,7 +32,7 @@ final class SnapshotWorld {
     private var random = Seeded(7)
     private var time: Int64 = 1_700_000_000_000_000
 
-    init(retention: String = "90d", sealRows: Int = 400, fanOut: Int = 3) throws {
+    init(retention: String = "90d", sealRows: Int = 400, fanOut: Int = 3, tail: Int = 100_000) throws {
         pipeline = try Pipeline(
             text: """
                 pipeline: vectors
@@ -40,7 +40,7 @@ final class SnapshotWorld {
                 entities: { item: { path: item } }
                 embedding: { field: vector, dimension: \(Self.dimensions), metric: l2 }
                 features: [ { since_last: [item] } ]
-                limits: { duplicate_ids: 50, duplicate_window: 1s, retention: \(retention) }
+                limits: { duplicate_ids: 50, duplicate_window: 1s, retention: \(retention), tail_vectors: \(tail) }
                 """, file: "vectors.yaml")
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         log = try EmbeddedLog(path: folder + "/log", partitions: 2, lingerMicroseconds: 0)

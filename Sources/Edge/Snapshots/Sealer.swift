@@ -39,6 +39,8 @@ package final class Sealer {
     private let loader: SnapshotLoader
     private let work: String
     private var lastAt: Int64
+    /// Tenants of whose rows some are neither in the tail nor sealed: the next seal reads the store.
+    private var overflowed: Set<Int> = []
     /// Files of the table store whose hash is known: they never change.
     private var tables: [String: SnapshotFile] = [:]
     package var figures: SnapshotFigures { region.snapshots }
@@ -108,7 +110,7 @@ package final class Sealer {
         let names = vectors.pipeline.tenants
         // Positions and tails of one moment, between two batches.
         let (frontier, tails) = replica.betweenBatches { frontier in
-            (frontier, names.indices.map { vectors.collection($0).tail.contents })
+            (frontier, names.indices.map { vectors.collection($0).tail }.map { ($0.contents, $0.counts.evicted, $0) })
         }
         var segments: [[SnapshotSegment]] = names.map { name in
             current?.manifest.segments.filter { $0.tenant == name } ?? []
@@ -131,12 +133,16 @@ package final class Sealer {
             }
         } else {
             positions = frontier.map { $0 ?? AppliedPosition(lineage: replica.lineage) }
-            for (tenant, contents) in tails.enumerated() where vectors.dimensions > 0 {
-                guard
-                    let made = try seal({
-                        try SegmentWork(vectors, threads: configuration.threads).seal(contents, path: $0)
-                    })
-                else { continue }
+            let end = ReplicaVectors.Sealed(offsets: positions.map(\.endOffset))
+            for (tenant, (contents, evicted, _)) in tails.enumerated() where vectors.dimensions > 0 {
+                let work = SegmentWork(vectors, threads: configuration.threads)
+                let made = try seal { path in
+                    // A tail that had to let rows go: the store has them all.
+                    try evicted == 0 && !overflowed.contains(tenant)
+                        ? work.seal(contents, path: path)
+                        : work.seal(unsealed: replica, tenant: tenant, to: end, path: path)
+                }
+                guard let made else { continue }
                 segments[tenant].append(made.described(tenant: names[tenant]))
                 sealed.rows += made.rows
                 sealed.bytes += made.file.bytes
@@ -153,6 +159,12 @@ package final class Sealer {
         try store.publish(signed)
         announce(signed)
         try loader.install(loader.open(manifest, for: vectors), of: manifest, into: replica)
+        if merge == nil { overflowed = [] }
+        // Rows that the old tail let go meanwhile are in no tail now.
+        for (tenant, (_, evicted, tail)) in tails.enumerated() where tail.counts.evicted > (merge == nil ? evicted : 0)
+        {
+            overflowed.insert(tenant)
+        }
         try store.sweep(keep: configuration.keep)
         if merge == nil { lastAt = began }
         figures.didPublish(rows: sealed.rows, sealed: sealed.bytes, merged: mergedBytes, tables: tableBytes)

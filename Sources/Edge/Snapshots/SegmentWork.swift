@@ -1,3 +1,5 @@
+import Changes
+import Storage
 import Vectors
 
 /// Makes segments of what a replica holds: of a tail, or of segments that become one. Blocking, for seconds to minutes; it
@@ -19,6 +21,30 @@ struct SegmentWork: Sendable {
             rows.append(
                 SegmentRow(id: row.id, time: row.time, score: row.score, label: row.label, entity: row.entity))
             unsafe vectors.append(contentsOf: vector)
+        }
+        return try seal(rows, vectors, path)
+    }
+
+    /// Seals a tenant's rows of the store that no segment holds and `frontier` does, for a tail that was too short for them.
+    func seal(
+        unsealed replica: Replica, tenant: Int, to frontier: ReplicaVectors.Sealed, path: String
+    ) throws -> Int {
+        var rows: [SegmentRow] = []
+        var vectors: [Float] = []
+        let sealed = replica.vectors.sealed
+        let prefix = EventKey.prefix(tenant: replica.pipeline.tenants[tenant])
+        try unsafe StoreIterator(replica.view.store).forEach(prefix: prefix) { key, value in
+            guard let key = unsafe EventKey(row: key), !sealed.holds(key.place), frontier.holds(key.place),
+                let row = unsafe EventRow(value),
+                let described = replica.vectors.describe(row.record, key)
+            else { return true }
+            let floats = unsafe (0..<row.vector.count / 4).map { place in
+                unsafe row.vector.loadUnaligned(fromByteOffset: place * 4, as: Float.self)
+            }
+            guard floats.count == plan.dimensions, Segment.takes(floats) else { return true }
+            rows.append(described)
+            vectors.append(contentsOf: floats)
+            return true
         }
         return try seal(rows, vectors, path)
     }

@@ -35,6 +35,11 @@ extension Segment {
         }
     }
 
+    /// Whether a segment takes this vector: all of its coordinates are numbers, and its length is not zero.
+    package static func takes(_ vector: [Float]) -> Bool {
+        unsafe vector.withUnsafeBufferPointer { unsafe VectorTail.refusal(of: $0) } == nil
+    }
+
     /// Indices of the rows that stay.
     private static func newest(_ rows: [SegmentRow]) -> [Int] {
         var places: [UInt64: Int] = Dictionary(minimumCapacity: rows.count)

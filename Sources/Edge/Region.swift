@@ -22,6 +22,8 @@ package final class Region: @unchecked Sendable {
         package var others: [String: String] = [:]
         /// Where snapshots come from; without, a region keeps all vectors in its tail and begins with what the bus holds.
         package var snapshots: SnapshotPlace?
+        /// Whoever seals must have all that is not sealed yet.
+        package var isSealer = false
 
         package init(name: String, path: String) {
             self.name = name
@@ -95,7 +97,7 @@ package final class Region: @unchecked Sendable {
                 log.error("the snapshot on the disk was refused", ["error": "\(error)"])
             }
         }
-        try replica.refillTails(log)
+        replica.cutTails = try replica.refillTails(log, whole: configuration.isSealer)
         try String(partitions).write(toFile: path(of: lineage) + ".partitions", atomically: true, encoding: .utf8)
         return replica
     }

@@ -30,6 +30,8 @@ final class Replica: @unchecked Sendable {
     private var tilePositions: [AppliedPosition?]
     private let rows = StoreBatch()
     private var expiry: Expiry
+    /// Tenants whose tails did not take all that no segment holds, when this was opened. Set before anybody else reads it.
+    var cutTails: Set<Int> = []
     /// The bus position of the last batch that was applied.
     private(set) var busSequence: UInt64?
 
@@ -160,7 +162,12 @@ final class Replica: @unchecked Sendable {
     ///
     /// Rows lie in the order of event time. The walk ends after many that segments hold, one after another: of what came
     /// still later than those, vectors are found again with the next snapshot.
-    func refillTails(_ log: Log) throws {
+    ///
+    /// - Parameter whole: whether to walk over all, as a sealer must.
+    /// - Returns: tenants that have more such rows than their tail takes.
+    @discardableResult
+    func refillTails(_ log: Log, whole: Bool = false) throws -> Set<Int> {
+        var cut: Set<Int> = []
         let sealed = vectors.sealed
         for (index, tenant) in pipeline.tenants.enumerated() {
             let prefix = EventKey.prefix(tenant: tenant)
@@ -169,7 +176,7 @@ final class Replica: @unchecked Sendable {
             var count = 0
             var held = 0
             while iterator.isValid, unsafe iterator.key.starts(with: prefix),
-                count < pipeline.limits.tailVectorsMax, held < Self.heldInARowMax
+                count < pipeline.limits.tailVectorsMax, whole || held < Self.heldInARowMax
             {
                 if let key = unsafe EventKey(row: iterator.key) {
                     if sealed.holds(key.place) {
@@ -183,8 +190,10 @@ final class Replica: @unchecked Sendable {
                 iterator.previous()
             }
             try iterator.check()
+            if count == pipeline.limits.tailVectorsMax { cut.insert(index) }
             if count > 0 { log.info("vectors are back in memory", ["tenant": tenant, "count": count]) }
         }
+        return cut
     }
 
     private static let heldInARowMax = 200_000

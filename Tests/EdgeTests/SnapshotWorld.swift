@@ -68,6 +68,7 @@ final class SnapshotWorld {
         store: SnapshotStore, source: (any SnapshotSource)?, key: SigningKey
     ) throws -> Region {
         var configuration = Region.Configuration(name: name, path: "\(folder)/\(name)")
+        configuration.isSealer = name == "sealer"
         configuration.snapshots = SnapshotPlace(store: store, source: source, keys: key.trusted)
         return try Region(
             configuration, pipeline: pipeline, model: nil, bus: bus.makeSubscriber(),

@@ -138,7 +138,7 @@ package final class Sealer {
                 let work = SegmentWork(vectors, threads: configuration.threads)
                 let made = try seal { path in
                     // A tail that had to let rows go: the store has them all.
-                    try evicted == 0 && !overflowed.contains(tenant)
+                    try evicted == 0 && !overflowed.contains(tenant) && !replica.cutTails.contains(tenant)
                         ? work.seal(contents, path: path)
                         : work.seal(unsealed: replica, tenant: tenant, to: end, path: path)
                 }
@@ -159,7 +159,10 @@ package final class Sealer {
         try store.publish(signed)
         announce(signed)
         try loader.install(loader.open(manifest, for: vectors), of: manifest, into: replica)
-        if merge == nil { overflowed = [] }
+        if merge == nil {
+            overflowed = []
+            replica.cutTails = []
+        }
         // Rows that the old tail let go meanwhile are in no tail now.
         for (tenant, (_, evicted, tail)) in tails.enumerated() where tail.counts.evicted > (merge == nil ? evicted : 0)
         {

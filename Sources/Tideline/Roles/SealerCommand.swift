@@ -49,6 +49,7 @@ enum SealerCommand {
         try FileManager.default.createDirectory(atPath: "\(dir)/sealer", withIntermediateDirectories: true)
         let store = try SnapshotStore(path: "\(dir)/sealer/snapshots", trusting: key.trusted)
         var configuration = Region.Configuration(name: "sealer", path: "\(dir)/sealer")
+        configuration.isSealer = true
         configuration.snapshots = SnapshotPlace(store: store, source: nil, keys: key.trusted)
         let bus = try JetStreamSubscriber(url: url, pipeline: pipeline.name, region: "sealer")
         let region = try Region(

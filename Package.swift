@@ -138,7 +138,7 @@ let package = Package(
                 "Edge", "Core", "Replicate", "Changes", "Features", "Scoring", "Storage", "Service", "HTTP",
                 "Vectors", "CAllocations",
             ]),
-        suite("TidelineTests", ["Tideline", "Changes", "Features", "HTTP", "Replicate", "Storage"]),
+        suite("TidelineTests", ["Tideline", "Changes", "Core", "Features", "HTTP", "Replicate", "Storage"]),
         suite("VectorsTests", ["Vectors", "CFaiss"]),
     ],
     cxxLanguageStandard: .cxx17

@@ -21,6 +21,9 @@ final class ReplicaVectors: Sendable {
     struct Sealed: Sendable {
         var offsets: [UInt64] = []
 
+        /// Where each partition goes on.
+        func starts(partitions: Int) -> [UInt64] { (0..<partitions).map { $0 < offsets.count ? offsets[$0] : 0 } }
+
         func holds(_ place: UInt64) -> Bool {
             let partition = Int(place >> 52)
             return partition < offsets.count && place & EventKey.offsetMask < offsets[partition]

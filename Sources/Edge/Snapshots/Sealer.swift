@@ -102,6 +102,31 @@ package final class Sealer {
 
     // MARK: one snapshot
 
+    /// What a snapshot will hold of the vectors.
+    private struct Draft {
+        /// By tenant, the oldest first.
+        var segments: [[SnapshotSegment]]
+        var positions: [AppliedPosition]
+        var rowsSealed = 0
+        var bytesSealed = 0
+        var bytesMerged = 0
+        /// Nothing was left that could be sealed.
+        var isWhole = false
+    }
+
+    /// A tail at one moment, and how many rows it had let go by then.
+    private struct SeenTail {
+        var tail: VectorTail
+        var contents: TailContents
+        var evicted: UInt64
+
+        init(_ tail: VectorTail) {
+            self.tail = tail
+            contents = tail.contents
+            evicted = tail.counts.evicted
+        }
+    }
+
     private func publish(
         _ replica: Replica, after current: SignedManifest?, merge: (tenant: Int, members: [Int])?
     ) throws {
@@ -110,74 +135,107 @@ package final class Sealer {
         let names = vectors.pipeline.tenants
         // Positions and tails of one moment, between two batches.
         let (frontier, tails) = replica.betweenBatches { frontier in
-            (frontier, names.indices.map { vectors.collection($0).tail }.map { ($0.contents, $0.counts.evicted, $0) })
+            (frontier, names.indices.map { SeenTail(vectors.collection($0).tail) })
         }
-        var segments: [[SnapshotSegment]] = names.map { name in
-            current?.manifest.segments.filter { $0.tenant == name } ?? []
-        }
-        var positions = current?.manifest.positions ?? []
-        var sealed = (rows: 0, bytes: 0)
-        var mergedBytes = 0
+        var draft = Draft(
+            segments: names.map { name in current?.manifest.segments.filter { $0.tenant == name } ?? [] },
+            positions: current?.manifest.positions ?? [])
         if let merge {
-            // A merge keeps the frontier of the snapshot before: it makes of segments a segment, and adds nothing.
-            let parts = vectors.shipped[merge.tenant]
-            let files = Set(merge.members.map { parts[$0].file })
-            let made = try seal {
-                try SegmentWork(vectors, threads: configuration.threads).merge(
-                    merge.members.map { parts[$0].live }, path: $0)
-            }
-            segments[merge.tenant].removeAll { files.contains($0.file.sha256) }
-            if let made {
-                segments[merge.tenant].insert(made.described(tenant: names[merge.tenant]), at: 0)
-                mergedBytes = made.file.bytes
-            }
+            try add(merge, to: &draft, vectors)
         } else {
-            positions = frontier.map { $0 ?? AppliedPosition(lineage: replica.lineage) }
-            let end = ReplicaVectors.Sealed(offsets: positions.map(\.endOffset))
-            for (tenant, (contents, evicted, _)) in tails.enumerated() where vectors.dimensions > 0 {
-                let work = SegmentWork(vectors, threads: configuration.threads)
-                let made = try seal { path in
-                    // A tail that had to let rows go: the store has them all.
-                    try evicted == 0 && !overflowed.contains(tenant) && !replica.cutTails.contains(tenant)
-                        ? work.seal(contents, path: path)
-                        : work.seal(unsealed: replica, tenant: tenant, to: end, path: path)
-                }
-                guard let made else { continue }
-                segments[tenant].append(made.described(tenant: names[tenant]))
-                sealed.rows += made.rows
-                sealed.bytes += made.file.bytes
-            }
+            try add(frontier, tails, to: &draft, replica)
         }
         let (tables, tableBytes) = try checkpoint(replica, carrying: merge == nil ? nil : current)
         let number = current.map { $0.manifest.number + 1 } ?? firstNumber(of: replica)
         let manifest = SnapshotManifest(
             lineage: replica.lineage, number: number, createdAt: clock.now, pipeline: vectors.pipeline.name,
             schema: vectors.pipeline.schema, model: region.model?.identity ?? 0, dimensions: vectors.dimensions,
-            metric: vectors.pipeline.embedding.metric.rawValue, positions: positions,
-            segments: segments.flatMap { $0 }, tables: tables)
+            metric: vectors.pipeline.embedding.metric.rawValue, positions: draft.positions,
+            segments: draft.segments.flatMap { $0 }, tables: tables)
         let signed = try SignedManifest(manifest, by: key)
         try store.publish(signed)
         announce(signed)
         try loader.install(loader.open(manifest, for: vectors), of: manifest, into: replica)
-        if merge == nil {
-            overflowed = []
-            replica.cutTails = []
-        }
-        // Rows that the old tail let go meanwhile are in no tail now.
-        for (tenant, (_, evicted, tail)) in tails.enumerated() where tail.counts.evicted > (merge == nil ? evicted : 0)
-        {
-            overflowed.insert(tenant)
-        }
+        noteOverflow(replica, tails, isWhole: draft.isWhole)
         try store.sweep(keep: configuration.keep)
         if merge == nil { lastAt = began }
-        figures.didPublish(rows: sealed.rows, sealed: sealed.bytes, merged: mergedBytes, tables: tableBytes)
+        figures.didPublish(
+            rows: draft.rowsSealed, sealed: draft.bytesSealed, merged: draft.bytesMerged, tables: tableBytes)
         log.info(
             "snapshot published",
             [
-                "snapshot": signed.name, "segments": manifest.segments.count, "rowsSealed": sealed.rows,
-                "merged": merge?.members.count ?? 0, "bytesNew": sealed.bytes + mergedBytes,
+                "snapshot": signed.name, "segments": manifest.segments.count, "rowsSealed": draft.rowsSealed,
+                "merged": merge?.members.count ?? 0, "bytesNew": draft.bytesSealed + draft.bytesMerged,
                 "tableBytesNew": tableBytes, "milliseconds": (clock.now - began) / 1000,
             ])
+    }
+
+    /// A merge keeps the frontier of the snapshot before: it makes of segments a segment, and adds nothing.
+    private func add(
+        _ merge: (tenant: Int, members: [Int]), to draft: inout Draft, _ vectors: ReplicaVectors
+    ) throws {
+        let parts = vectors.shipped[merge.tenant]
+        let files = Set(merge.members.map { parts[$0].file })
+        let made = try seal {
+            try SegmentWork(vectors, threads: configuration.threads).merge(
+                merge.members.map { parts[$0].live }, path: $0)
+        }
+        draft.segments[merge.tenant].removeAll { files.contains($0.file.sha256) }
+        guard let made else { return }
+        draft.segments[merge.tenant].insert(
+            made.described(tenant: vectors.pipeline.tenants[merge.tenant]), at: 0)
+        draft.bytesMerged = made.file.bytes
+    }
+
+    /// Seals what is not sealed yet, at most so much at once: a sealer that has much to catch up with, or dies again and
+    /// again, gets on by pieces.
+    private func add(
+        _ frontier: [AppliedPosition?], _ tails: [SeenTail], to draft: inout Draft, _ replica: Replica
+    ) throws {
+        let vectors = replica.vectors
+        draft.positions = frontier.map { $0 ?? AppliedPosition(lineage: replica.lineage) }
+        let waiting = tails.reduce(0) { $0 + $1.tail.counts.rows + Int($1.evicted) }
+        let most = Self.pieceSeals * configuration.rows
+        draft.isWhole = waiting <= most
+        if !draft.isWhole {
+            // Of each partition the same share, by offsets. The other figures of a position stay those of the moment: a
+            // region that has got so far has what the piece holds.
+            let share = Double(most) / Double(waiting)
+            for (partition, begin) in vectors.sealed.starts(partitions: draft.positions.count).enumerated() {
+                let end = draft.positions[partition].endOffset
+                draft.positions[partition].endOffset = begin + UInt64(Double(end - min(begin, end)) * share)
+            }
+        }
+        guard vectors.dimensions > 0 else { return }
+        let piece = ReplicaVectors.Sealed(offsets: draft.positions.map(\.endOffset))
+        for (tenant, seen) in tails.enumerated() {
+            let work = SegmentWork(vectors, threads: configuration.threads)
+            // A tail that had to let rows go: the store has them all.
+            let isCut = seen.evicted > 0 || overflowed.contains(tenant) || replica.cutTails.contains(tenant)
+            let made = try seal { path in
+                try isCut
+                    ? work.seal(unsealed: replica, tenant: tenant, of: piece, path: path)
+                    : work.seal(seen.contents, of: piece, path: path)
+            }
+            guard let made else { continue }
+            draft.segments[tenant].append(made.described(tenant: vectors.pipeline.tenants[tenant]))
+            draft.rowsSealed += made.rows
+            draft.bytesSealed += made.file.bytes
+        }
+    }
+
+    /// A segment of a tail has at most so many times the rows that make one due.
+    private static let pieceSeals = 4
+
+    /// Rows that the old tails let go are in no tail now.
+    private func noteOverflow(_ replica: Replica, _ tails: [SeenTail], isWhole: Bool) {
+        if isWhole {
+            overflowed = []
+            replica.cutTails = []
+        }
+        for (tenant, seen) in tails.enumerated() where seen.tail.counts.evicted > (isWhole ? seen.evicted : 0) {
+            overflowed.insert(tenant)
+        }
     }
 
     /// Regions take higher numbers than they have. A sealer that has lost its folder does not know which they have: of a log

@@ -13,11 +13,14 @@ struct SegmentWork: Sendable {
         self.plan = plan
     }
 
-    /// Seals a tail's rows. Returns how many there were; for none no file is made.
-    func seal(_ contents: TailContents, path: String) throws(SegmentError) -> Int {
+    /// Seals a tail's rows, or those of a piece. Returns how many there were; for none no file is made.
+    func seal(
+        _ contents: TailContents, of piece: ReplicaVectors.Sealed? = nil, path: String
+    ) throws(SegmentError) -> Int {
         var rows: [SegmentRow] = []
         var vectors: [Float] = []
         unsafe contents.forEach { row, vector in
+            if let piece, !piece.holds(row.id) { return }
             rows.append(
                 SegmentRow(id: row.id, time: row.time, score: row.score, label: row.label, entity: row.entity))
             unsafe vectors.append(contentsOf: vector)
@@ -25,16 +28,16 @@ struct SegmentWork: Sendable {
         return try seal(rows, vectors, path)
     }
 
-    /// Seals a tenant's rows of the store that no segment holds and `frontier` does, for a tail that was too short for them.
+    /// Seals a tenant's rows of the store that no segment holds and `piece` does, for a tail that was too short for them.
     func seal(
-        unsealed replica: Replica, tenant: Int, to frontier: ReplicaVectors.Sealed, path: String
+        unsealed replica: Replica, tenant: Int, of piece: ReplicaVectors.Sealed, path: String
     ) throws -> Int {
         var rows: [SegmentRow] = []
         var vectors: [Float] = []
         let sealed = replica.vectors.sealed
         let prefix = EventKey.prefix(tenant: replica.pipeline.tenants[tenant])
         try unsafe StoreIterator(replica.view.store).forEach(prefix: prefix) { key, value in
-            guard let key = unsafe EventKey(row: key), !sealed.holds(key.place), frontier.holds(key.place),
+            guard let key = unsafe EventKey(row: key), !sealed.holds(key.place), piece.holds(key.place),
                 let row = unsafe EventRow(value),
                 let described = replica.vectors.describe(row.record, key)
             else { return true }

@@ -77,6 +77,21 @@ INLINE uint32_t limit_of(const tl_seeker &s, const tl_seek &o, float noise) {
     return limit < 4294967040.0f ? (uint32_t)limit : 0xFFFFFFFFu;
 }
 
+/// Sets what neighbours of a node must be worth to be nearer than `far`, as the sketch of each has it: the node lies
+/// `distance` from the query (squared, as all here).
+template <int BITS>
+INLINE void aim(const tl_graph &g, tl_seeker &s, const uint8_t *code, uint32_t distance, uint32_t far) {
+    float unit;
+    const float total = (float)weigh<BITS>(s.query, code, s.worth, unit);
+    const Sketches &k = g.sketches;
+    const float beyond = (float)distance - (float)far, free = 2 * k.margin * __builtin_sqrtf((float)distance);
+    const float factor = 0.25f / (k.scale * unit);
+    for (int i = 0; i < 16; i++) {
+        const float need = (beyond * k.inverse[i] + k.lengths[i] - free) * factor + 0.5f * total;
+        s.needed[i] = (uint8_t)(need < 0 ? 0 : need > 255 ? 255 : need);
+    }
+}
+
 /// Pushes the two nearest of the samples under the three nearest pivots.
 template <int S>
 INLINE void start(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
@@ -119,43 +134,53 @@ INLINE void start(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
     }
 }
 
-template <int S>
+template <int S, int BITS>
 static void walk(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
     const uint32_t stride = S ? S : g.codes->stride;
     const uint8_t *codes = g.codes->data.data;
     const uint32_t lines = (stride + 63) / 64 < 4 ? (stride + 63) / 64 : 4;
-    const float noise = (float)g.codes->width / 6;
+    const float noise = (float)g.codes->stride / 6;
     const uint32_t tag = (s.epoch & ((1u << (SEEN_BITS + 1)) - 1)) << (31 - SEEN_BITS);
     start<S>(g, s, o);
     uint32_t limit = limit_of(s, o, noise);
     uint32_t oldest = 0, under_way = 0, ahead = 0;
-    uint32_t next_up = 0;
+    uint32_t next_up = 0, next_far = 0;
     for (;;) {
         // Popped now, so that its list has come from memory when the batches under way are computed.
         while (ahead < 1 && s.open > 0 && (uint32_t)(s.heap[0] >> 32) <= limit
                && s.expansions < o.expansions_max) {
-            const uint32_t node = (uint32_t)pop(s);
+            const uint64_t top = pop(s);
+            const uint32_t node = (uint32_t)top;
             if (!expand(s, node)) continue;
-            const uint32_t *list = g.list(node);
-            for (uint32_t line = 0; line < g.link_stride; line += 16) __builtin_prefetch(list + line);
+            const uint8_t *record = g.links.data + node * g.record;
+            for (size_t at = 0; at < g.record; at += 64) __builtin_prefetch(record + at);
             next_up = node;
+            next_far = (uint32_t)(top >> 32);
             ahead++;
         }
         if (ahead > 0 && under_way < UNDER_WAY) {
             const uint32_t *list = g.list(next_up);
+            const uint8_t *block = g.sketch(next_up);
             ahead--;
             Batch &batch = s.batches[(oldest + under_way) % UNDER_WAY];
+            const uint32_t worst = s.best_count == o.rerank ? (uint32_t)(s.best[s.best_count - 1] >> 32) : 0xFFFFFFFFu;
+            aim<BITS>(g, s, codes + (size_t)next_up * stride, next_far, worst > limit ? worst : limit);
+            const uint32_t degree = g.degree(next_up);
             uint32_t count = 0;
-            for (uint32_t i = 0; i < g.link_stride && list[i] != UINT32_MAX; i++) {
-                const uint32_t next = list[i];
-                uint32_t *seen = &s.seen[next & ((1u << SEEN_BITS) - 1)];
-                const uint32_t mark = tag | next >> SEEN_BITS;
-                // No branch: which are fresh cannot be foretold.
-                batch.nodes[count] = next;
-                count += *seen != mark;
-                *seen = mark;
-                const uint8_t *code = codes + (size_t)next * stride;
-                for (uint32_t line = 0; line < lines; line++) __builtin_prefetch(code + 64 * line);
+            for (uint32_t first = 0; first < degree; first += 64, block += 8 * BITS + 32) {
+                uint64_t near = promising<BITS>(block, s.worth, s.needed);
+                if (degree - first < 64) near &= (1ull << (degree - first)) - 1;
+                for (; near != 0; near &= near - 1) {
+                    const uint32_t next = list[first + (uint32_t)__builtin_ctzll(near)];
+                    uint32_t *seen = &s.seen[next & ((1u << SEEN_BITS) - 1)];
+                    const uint32_t mark = tag | next >> SEEN_BITS;
+                    // No branch: which are fresh cannot be foretold.
+                    batch.nodes[count] = next;
+                    count += *seen != mark;
+                    *seen = mark;
+                    const uint8_t *code = codes + (size_t)next * stride;
+                    for (uint32_t line = 0; line < lines; line++) __builtin_prefetch(code + 64 * line);
+                }
             }
             if (count == 0) continue;
             batch.count = count;
@@ -192,10 +217,10 @@ static void walk(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
 
 static void seek(const tl_graph &graph, tl_seeker &seeker, const tl_seek &seek) {
     switch (graph.codes->stride) {
-    case 32: walk<32>(graph, seeker, seek); break;
-    case 64: walk<64>(graph, seeker, seek); break;
-    case 128: walk<128>(graph, seeker, seek); break;
-    default: walk<0>(graph, seeker, seek); break;
+    case 32: walk<32, 32>(graph, seeker, seek); break;
+    case 64: walk<64, 64>(graph, seeker, seek); break;
+    case 128: walk<128, 64>(graph, seeker, seek); break;
+    default: walk<0, 64>(graph, seeker, seek); break;
     }
 }
 

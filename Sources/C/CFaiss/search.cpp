@@ -260,3 +260,54 @@ void tideline::make_entries(tl_graph &graph) {
         std::memcpy(entries.sample_codes.data + place * stride, codes.row(sampled[i]), stride);
     }
 }
+
+// MARK: What lists tell of neighbours
+
+void tideline::make_sketches(tl_graph &graph) {
+    const Kernel &kernel = current_kernel();
+    const Codes &codes = *graph.codes;
+    Sketches &sketches = graph.sketches;
+    const uint32_t bits = sketches.bits;
+    // Of directions alike in all coordinates, the mean of |x| is sqrt(2/π) of the root of the mean of x².
+    const float a = 0.7978846f, part = (float)codes.stride / (float)bits;
+    const float sigma = std::sqrt(((1 - a * a) / (a * a) + (part - 1)) / (float)bits);
+    sketches.scale = std::sqrt(part) / (a * std::sqrt((float)bits));
+    sketches.margin = (getenv("MARGIN") ? atof(getenv("MARGIN")) : 1.0f) * sigma;
+    alignas(64) int16_t code[CODE_MAX];
+    auto decode = [&](uint32_t node) {
+        for (uint32_t d = 0; d < codes.stride; d++) code[d] = codes.row(node)[d];
+    };
+    std::vector<uint32_t> lengths;
+    const uint32_t every = std::max(1u, graph.nodes / 2000);
+    for (uint32_t node = 0; node < graph.nodes; node += every) {
+        decode(node);
+        for (uint32_t i = 0; i < graph.degree(node); i++)
+            lengths.push_back(kernel.distance(code, codes.row(graph.list(node)[i]), codes.stride));
+    }
+    if (lengths.empty()) lengths.push_back(1);
+    std::sort(lengths.begin(), lengths.end());
+    uint32_t bounds[16];
+    for (uint32_t i = 0; i < 16; i++) {
+        sketches.lengths[i] = std::sqrt((float)std::max(1u, lengths[lengths.size() * (2 * i + 1) / 32]));
+        sketches.inverse[i] = 1 / sketches.lengths[i];
+        bounds[i] = i == 0 ? 0 : lengths[lengths.size() * i / 16];
+    }
+    for (uint32_t node = 0; node < graph.nodes; node++) {
+        if (node + 1 < graph.nodes)
+            for (uint32_t i = 0; i < graph.degree(node + 1); i++)
+                __builtin_prefetch(codes.row(graph.list(node + 1)[i]));
+        decode(node);
+        const uint32_t *list = graph.list(node);
+        for (uint32_t i = 0; i < graph.degree(node); i++) {
+            const uint32_t j = i % 64;
+            auto *block = (uint8_t *)graph.sketch(node) + i / 64 * sketches.block_bytes();
+            const uint8_t *other = codes.row(list[i]);
+            const uint64_t signs = kernel.above(other, codes.row(node), bits);
+            for (uint32_t b = 0; b < bits / 8; b++) block[64 * b + j] = (uint8_t)(signs >> 8 * b);
+            const uint32_t length = kernel.distance(code, other, codes.stride);
+            uint32_t level = length >= bounds[8] ? 8 : 0;
+            for (uint32_t half = 4; half > 0; half /= 2) if (length >= bounds[level + half]) level += half;
+            block[8 * bits + j % 32] |= (uint8_t)(level << (j / 32 * 4));
+        }
+    }
+}

@@ -81,7 +81,13 @@ struct Batch {
 }  // namespace tideline
 
 #define SEEN_BITS 12
+#ifndef UNDER_WAY
 #define UNDER_WAY 2
+#endif
+#ifndef AHEAD
+#define AHEAD 2
+#endif
+#define TAKEN_MAX 4
 #define CODE_MAX 1568
 
 struct tl_graph {
@@ -128,6 +134,10 @@ struct tl_seeker {
     alignas(64) uint8_t worth[16 * 16];
     alignas(64) uint8_t needed[16];
     float unit[TL_GRAPH_DIMENSIONS_MAX];
+    // Nodes whose records were asked for, as distance << 32 | node; then batches whose codes were.
+    uint32_t limit = 0;
+    uint32_t taken_first = 0, taken_count = 0, batch_first = 0, batch_count = 0;
+    uint64_t taken[TAKEN_MAX];
     tideline::Batch batches[UNDER_WAY];
 };
 
@@ -140,6 +150,9 @@ struct Kernel {
     float (*product)(const float *query, const char *vector, uint32_t dimensions);
     /// Fills the seeker's `best`; its query is set.
     void (*seek)(const tl_graph &graph, tl_seeker &seeker, const tl_seek &seek);
+    /// The same in turns; false when it has ended.
+    void (*begin)(const tl_graph &graph, tl_seeker &seeker, const tl_seek &seek);
+    bool (*turn)(const tl_graph &graph, tl_seeker &seeker, const tl_seek &seek);
     /// Bit d is set where a[d] > b[d], of 64 or 32 coordinates.
     uint64_t (*above)(const uint8_t *a, const uint8_t *b, uint32_t bits);
 };

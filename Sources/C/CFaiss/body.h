@@ -134,95 +134,139 @@ INLINE void start(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
     }
 }
 
+/// Asks for the record of the nearest open candidate; false when there is none to look at.
+INLINE bool take(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
+    while (s.open > 0 && (uint32_t)(s.heap[0] >> 32) <= s.limit && s.expansions < o.expansions_max) {
+        const uint64_t top = pop(s);
+        if (!expand(s, (uint32_t)top)) continue;
+        const uint8_t *record = g.links.data + (uint32_t)top * g.record;
+        for (size_t at = 0; at < g.record; at += 64) __builtin_prefetch(record + at);
+        s.taken[(s.taken_first + s.taken_count++) % TAKEN_MAX] = top;
+        return true;
+    }
+    return false;
+}
+
+/// Asks for the codes of the promising neighbours of the node that was taken first.
 template <int S, int BITS>
-static void walk(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
+INLINE void look(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
     const uint32_t stride = S ? S : g.codes->stride;
     const uint8_t *codes = g.codes->data.data;
     const uint32_t lines = (stride + 63) / 64 < 4 ? (stride + 63) / 64 : 4;
-    const float noise = (float)g.codes->stride / 6;
     const uint32_t tag = (s.epoch & ((1u << (SEEN_BITS + 1)) - 1)) << (31 - SEEN_BITS);
-    start<S>(g, s, o);
-    uint32_t limit = limit_of(s, o, noise);
-    uint32_t oldest = 0, under_way = 0, ahead = 0;
-    uint32_t next_up = 0, next_far = 0;
-    for (;;) {
-        // Popped now, so that its list has come from memory when the batches under way are computed.
-        while (ahead < 1 && s.open > 0 && (uint32_t)(s.heap[0] >> 32) <= limit
-               && s.expansions < o.expansions_max) {
-            const uint64_t top = pop(s);
-            const uint32_t node = (uint32_t)top;
-            if (!expand(s, node)) continue;
-            const uint8_t *record = g.links.data + node * g.record;
-            for (size_t at = 0; at < g.record; at += 64) __builtin_prefetch(record + at);
-            next_up = node;
-            next_far = (uint32_t)(top >> 32);
-            ahead++;
+    const uint64_t taken = s.taken[s.taken_first];
+    s.taken_first = (s.taken_first + 1) % TAKEN_MAX;
+    s.taken_count--;
+    const uint32_t node = (uint32_t)taken;
+    const uint32_t worst = s.best_count == o.rerank ? (uint32_t)(s.best[s.best_count - 1] >> 32) : 0xFFFFFFFFu;
+    aim<BITS>(g, s, codes + (size_t)node * stride, (uint32_t)(taken >> 32), worst > s.limit ? worst : s.limit);
+    const uint32_t *list = g.list(node);
+    const uint8_t *block = g.sketch(node);
+    const uint32_t degree = g.degree(node);
+    Batch &batch = s.batches[(s.batch_first + s.batch_count) % UNDER_WAY];
+    uint32_t count = 0;
+    for (uint32_t first = 0; first < degree; first += 64, block += 8 * BITS + 32) {
+        uint64_t near = promising<BITS>(block, s.worth, s.needed);
+        if (degree - first < 64) near &= (1ull << (degree - first)) - 1;
+        for (; near != 0; near &= near - 1) {
+            const uint32_t next = list[first + (uint32_t)__builtin_ctzll(near)];
+            uint32_t *seen = &s.seen[next & ((1u << SEEN_BITS) - 1)];
+            const uint32_t mark = tag | next >> SEEN_BITS;
+            // No branch: which are fresh cannot be foretold.
+            batch.nodes[count] = next;
+            count += *seen != mark;
+            *seen = mark;
+            const uint8_t *code = codes + (size_t)next * stride;
+            for (uint32_t line = 0; line < lines; line++) __builtin_prefetch(code + 64 * line);
         }
-        if (ahead > 0 && under_way < UNDER_WAY) {
-            const uint32_t *list = g.list(next_up);
-            const uint8_t *block = g.sketch(next_up);
-            ahead--;
-            Batch &batch = s.batches[(oldest + under_way) % UNDER_WAY];
-            const uint32_t worst = s.best_count == o.rerank ? (uint32_t)(s.best[s.best_count - 1] >> 32) : 0xFFFFFFFFu;
-            aim<BITS>(g, s, codes + (size_t)next_up * stride, next_far, worst > limit ? worst : limit);
-            const uint32_t degree = g.degree(next_up);
-            uint32_t count = 0;
-            for (uint32_t first = 0; first < degree; first += 64, block += 8 * BITS + 32) {
-                uint64_t near = promising<BITS>(block, s.worth, s.needed);
-                if (degree - first < 64) near &= (1ull << (degree - first)) - 1;
-                for (; near != 0; near &= near - 1) {
-                    const uint32_t next = list[first + (uint32_t)__builtin_ctzll(near)];
-                    uint32_t *seen = &s.seen[next & ((1u << SEEN_BITS) - 1)];
-                    const uint32_t mark = tag | next >> SEEN_BITS;
-                    // No branch: which are fresh cannot be foretold.
-                    batch.nodes[count] = next;
-                    count += *seen != mark;
-                    *seen = mark;
-                    const uint8_t *code = codes + (size_t)next * stride;
-                    for (uint32_t line = 0; line < lines; line++) __builtin_prefetch(code + 64 * line);
-                }
-            }
-            if (count == 0) continue;
-            batch.count = count;
-            for (uint32_t i = 0; i < 3; i++) batch.nodes[count + i] = batch.nodes[count - 1];
-            under_way++;
-            continue;
-        }
-        if (under_way == 0) break;
-        const Batch &batch = s.batches[oldest];
-        oldest = (oldest + 1) % UNDER_WAY;
-        under_way--;
-        for (uint32_t i = 0; i < batch.count; i += 4) {
-            const uint32_t *n = batch.nodes + i;
-            four<S>(
-                s.query, codes + (size_t)n[0] * stride, codes + (size_t)n[1] * stride, codes + (size_t)n[2] * stride,
-                codes + (size_t)n[3] * stride, stride, s.distances + i);
-        }
-        const uint32_t worst = s.best_count == o.rerank ? (uint32_t)(s.best[s.best_count - 1] >> 32) : 0xFFFFFFFFu;
-        const uint32_t far = worst > limit ? worst : limit;
-        for (uint32_t i = 0; i < batch.count; i += 64) {
-            uint64_t near = within(s.distances + i, batch.count - i, far);
-            for (; near != 0; near &= near - 1) {
-                const uint32_t j = i + (uint32_t)__builtin_ctzll(near);
-                const uint32_t d = s.distances[j], next = batch.nodes[j];
-                if (next == o.excluded) continue;
-                const uint64_t key = (uint64_t)d << 32 | next;
-                if (keep(s, o, key)) limit = limit_of(s, o, noise);
-                if (d > limit) continue;
-                push(s, key);
-            }
+    }
+    if (count == 0) return;
+    batch.count = count;
+    for (uint32_t i = 0; i < 3; i++) batch.nodes[count + i] = batch.nodes[count - 1];
+    s.batch_count++;
+}
+
+/// Takes the oldest of the batches under way among the nearest and the candidates.
+template <int S>
+INLINE void compare(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
+    const uint32_t stride = S ? S : g.codes->stride;
+    const uint8_t *codes = g.codes->data.data;
+    const float noise = (float)stride / 6;
+    const Batch &batch = s.batches[s.batch_first];
+    s.batch_first = (s.batch_first + 1) % UNDER_WAY;
+    s.batch_count--;
+    for (uint32_t i = 0; i < batch.count; i += 4) {
+        const uint32_t *n = batch.nodes + i;
+        four<S>(
+            s.query, codes + (size_t)n[0] * stride, codes + (size_t)n[1] * stride, codes + (size_t)n[2] * stride,
+            codes + (size_t)n[3] * stride, stride, s.distances + i);
+    }
+    const uint32_t worst = s.best_count == o.rerank ? (uint32_t)(s.best[s.best_count - 1] >> 32) : 0xFFFFFFFFu;
+    const uint32_t far = worst > s.limit ? worst : s.limit;
+    for (uint32_t i = 0; i < batch.count; i += 64) {
+        uint64_t near = within(s.distances + i, batch.count - i, far);
+        for (; near != 0; near &= near - 1) {
+            const uint32_t j = i + (uint32_t)__builtin_ctzll(near);
+            const uint32_t d = s.distances[j], next = batch.nodes[j];
+            if (next == o.excluded) continue;
+            const uint64_t key = (uint64_t)d << 32 | next;
+            if (keep(s, o, key)) s.limit = limit_of(s, o, noise);
+            if (d > s.limit) continue;
+            push(s, key);
         }
     }
 }
 
-static void seek(const tl_graph &graph, tl_seeker &seeker, const tl_seek &seek) {
-    switch (graph.codes->stride) {
-    case 32: walk<32, 32>(graph, seeker, seek); break;
-    case 64: walk<64, 64>(graph, seeker, seek); break;
-    case 128: walk<128, 64>(graph, seeker, seek); break;
-    default: walk<0, 64>(graph, seeker, seek); break;
+template <int S, int BITS>
+static void walk(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
+    start<S>(g, s, o);
+    s.limit = limit_of(s, o, (float)(S ? S : g.codes->stride) / 6);
+    for (;;) {
+        while (s.taken_count < AHEAD && take(g, s, o)) {}
+        if (s.taken_count > 0 && s.batch_count < UNDER_WAY) {
+            look<S, BITS>(g, s, o);
+        } else if (s.batch_count > 0) {
+            compare<S>(g, s, o);
+        } else {
+            return;
+        }
     }
 }
+
+/// One turn of a search among several that take turns: what it asks for comes from memory during the others' turns.
+template <int S, int BITS>
+static bool turn(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
+    if (s.taken_count > 0) {
+        look<S, BITS>(g, s, o);
+        if (s.batch_count > 0) return true;
+    }
+    if (s.batch_count > 0) compare<S>(g, s, o);
+    return take(g, s, o);
+}
+
+template <int S, int BITS>
+static void begin(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
+    start<S>(g, s, o);
+    s.limit = limit_of(s, o, (float)(S ? S : g.codes->stride) / 6);
+}
+
+#define FOR_STRIDE(f, ...)                                                                                             \
+    switch (graph.codes->stride) {                                                                                     \
+    case 32: return f<32, 32>(__VA_ARGS__);                                                                            \
+    case 64: return f<64, 64>(__VA_ARGS__);                                                                            \
+    case 128: return f<128, 64>(__VA_ARGS__);                                                                          \
+    default: return f<0, 64>(__VA_ARGS__);                                                                             \
+    }
+static void seek(const tl_graph &graph, tl_seeker &seeker, const tl_seek &seek) {
+    FOR_STRIDE(walk, graph, seeker, seek)
+}
+static void begin(const tl_graph &graph, tl_seeker &seeker, const tl_seek &seek) {
+    FOR_STRIDE(begin, graph, seeker, seek)
+}
+static bool turn(const tl_graph &graph, tl_seeker &seeker, const tl_seek &seek) {
+    FOR_STRIDE(turn, graph, seeker, seek)
+}
+#undef FOR_STRIDE
 
 static uint32_t distance(const int16_t *query, const uint8_t *code, uint32_t stride) {
     uint32_t d[4];

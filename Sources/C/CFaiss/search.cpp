@@ -79,6 +79,7 @@ static void prepare(tl_seeker &s, const tl_seek &o) {
     if (s.best.size() < o.rerank) s.best.resize(o.rerank);
     s.open = 0;
     s.best_count = 0;
+    s.taken_count = s.batch_count = 0;
     s.epoch++;
     // A mark holds 13 bits of the epoch; 0 with node 0 is what empty places look like.
     if ((s.epoch & ((1u << (SEEN_BITS + 1)) - 1)) == 0) {
@@ -131,26 +132,82 @@ static inline void prefetch(const tl_graph &graph, uint32_t node) {
 
 // MARK: Searching
 
+static tl_seek bounded(const tl_graph &graph, tl_seek seek) {
+    seek.k = std::min(seek.k, graph.nodes);
+    seek.rerank = std::min(std::max(seek.rerank, seek.k), graph.nodes);
+    seek.expansions_max = std::max(1u, std::min(seek.expansions_max, graph.nodes));
+    return seek;
+}
+
+/// Compares the nearest by code again, by their floats.
+static uint32_t ranked(
+    const tl_graph &graph, const Kernel &kernel, const tl_seeker &seeker, const float *shape, uint32_t k,
+    tl_found *found) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < seeker.best_count; i++) {
+        const uint32_t node = (uint32_t)seeker.best[i];
+        count = insert(found, count, k, {exact(graph, kernel, shape, node), node});
+    }
+    return count;
+}
+
 uint32_t tl_graph_search(
     const tl_graph *graph, tl_seeker *seeker, const float *query, const tl_seek *seek, tl_found *found) {
     return guarded(nullptr, UINT32_MAX, [&]() -> uint32_t {
         if (seek->k == 0 || graph->nodes == 0) return 0;
-        tl_seek options = *seek;
-        options.k = std::min(options.k, graph->nodes);
-        options.rerank = std::min(std::max(options.rerank, options.k), graph->nodes);
-        options.expansions_max = std::max(1u, std::min(options.expansions_max, graph->nodes));
+        const tl_seek options = bounded(*graph, *seek);
         const Kernel &kernel = current_kernel();
         prepare(*seeker, options);
         const float *shape = shaped(*graph, query, seeker->unit);
         graph->codes->encode_query(shape, seeker->query);
         kernel.seek(*graph, *seeker, options);
         for (uint32_t i = 0; i < seeker->best_count; i++) prefetch(*graph, (uint32_t)seeker->best[i]);
-        uint32_t count = 0;
-        for (uint32_t i = 0; i < seeker->best_count; i++) {
-            const uint32_t node = (uint32_t)seeker->best[i];
-            count = insert(found, count, options.k, {exact(*graph, kernel, shape, node), node});
+        return ranked(*graph, kernel, *seeker, shape, options.k, found);
+    });
+}
+
+bool tl_graph_search_many(
+    const tl_graph *graph, tl_seeker *const *seekers, uint32_t seeker_count, const float *queries, uint32_t count,
+    const tl_seek *seek, tl_found *found, uint32_t *found_counts) {
+    return guarded(nullptr, false, [&] {
+        const Kernel &kernel = current_kernel();
+        const tl_seek options = bounded(*graph, *seek);
+        struct Lane {
+            tl_seeker *seeker;
+            const float *shape;
+            uint32_t query;
+            bool walking;
+        };
+        std::vector<Lane> lanes;
+        uint32_t next = 0;
+        const auto begin = [&](Lane &lane) {
+            lane.query = next++;
+            prepare(*lane.seeker, options);
+            lane.shape = shaped(*graph, queries + (size_t)lane.query * graph->dimensions, lane.seeker->unit);
+            graph->codes->encode_query(lane.shape, lane.seeker->query);
+            kernel.begin(*graph, *lane.seeker, options);
+            lane.walking = true;
+        };
+        for (uint32_t i = 0; i < seeker_count && next < count; i++) {
+            lanes.push_back({seekers[i], nullptr, 0, false});
+            begin(lanes.back());
         }
-        return count;
+        for (size_t running = lanes.size(); running > 0;) {
+            for (size_t i = 0; i < running; i++) {
+                Lane &lane = lanes[i];
+                if (lane.walking) {
+                    if (kernel.turn(*graph, *lane.seeker, options)) continue;
+                    for (uint32_t j = 0; j < lane.seeker->best_count; j++)
+                        prefetch(*graph, (uint32_t)lane.seeker->best[j]);
+                    lane.walking = false;
+                    continue;
+                }
+                found_counts[lane.query] = ranked(
+                    *graph, kernel, *lane.seeker, lane.shape, options.k, found + (size_t)lane.query * seek->k);
+                if (next < count) begin(lane); else std::swap(lane, lanes[--running]);
+            }
+        }
+        return true;
     });
 }
 

@@ -126,6 +126,12 @@ void tl_seeker_free(tl_seeker *seeker);
 uint32_t tl_graph_search(
     const tl_graph *graph, tl_seeker *seeker, const float *query, const tl_seek *seek, tl_found *found);
 
+/// The same for `count` queries one after another in memory, on one thread: as many as there are seekers take turns, so that
+/// one is worked on while what the others need comes from memory. Results of query i begin at `found[i * seek->k]`.
+bool tl_graph_search_many(
+    const tl_graph *graph, tl_seeker *const *seekers, uint32_t seeker_count, const float *queries, uint32_t count,
+    const tl_seek *seek, tl_found *found, uint32_t *found_counts);
+
 /// Nodes whose neighbours the last search looked at; it ended early when that is `expansions_max`.
 uint32_t tl_seeker_expansions(const tl_seeker *seeker);
 

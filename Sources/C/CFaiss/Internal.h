@@ -40,6 +40,10 @@ struct Codes {
     /// `rows` may be unaligned. Throws where a number is not finite.
     Codes(const char *rows, uint32_t count, uint32_t dimensions, enum tl_graph_metric metric);
     const uint8_t *row(uint32_t node) const { return data.data + (size_t)node * stride; }
+    void decode(uint32_t node, int16_t *code) const {
+        const uint8_t *from = row(node);
+        for (uint32_t d = 0; d < stride; d++) code[d] = from[d];
+    }
     /// `code` has `stride` places.
     void encode_query(const float *query, int16_t *code) const;
 
@@ -81,13 +85,8 @@ struct Batch {
 }  // namespace tideline
 
 #define SEEN_BITS 12
-#ifndef UNDER_WAY
 #define UNDER_WAY 2
-#endif
-#ifndef AHEAD
 #define AHEAD 2
-#endif
-#define TAKEN_MAX 4
 #define CODE_MAX 1568
 
 struct tl_graph {
@@ -137,7 +136,7 @@ struct tl_seeker {
     // Nodes whose records were asked for, as distance << 32 | node; then batches whose codes were.
     uint32_t limit = 0;
     uint32_t taken_first = 0, taken_count = 0, batch_first = 0, batch_count = 0;
-    uint64_t taken[TAKEN_MAX];
+    uint64_t taken[AHEAD];
     tideline::Batch batches[UNDER_WAY];
 };
 
@@ -146,13 +145,14 @@ namespace tideline {
 /// One form of everything that is worth SIMD.
 struct Kernel {
     uint32_t (*distance)(const int16_t *query, const uint8_t *code, uint32_t stride);
+    /// Of `count` nodes; `result` has room up to a multiple of 4.
+    void (*distances)(
+        const int16_t *query, const uint8_t *codes, uint32_t stride, const uint32_t *nodes, uint32_t count,
+        uint32_t *result);
     float (*squared_l2)(const float *query, const char *vector, uint32_t dimensions);
     float (*product)(const float *query, const char *vector, uint32_t dimensions);
     /// Fills the seeker's `best`; its query is set.
     void (*seek)(const tl_graph &graph, tl_seeker &seeker, const tl_seek &seek);
-    /// The same in turns; false when it has ended.
-    void (*begin)(const tl_graph &graph, tl_seeker &seeker, const tl_seek &seek);
-    bool (*turn)(const tl_graph &graph, tl_seeker &seeker, const tl_seek &seek);
     /// Bit d is set where a[d] > b[d], of 64 or 32 coordinates.
     uint64_t (*above)(const uint8_t *a, const uint8_t *b, uint32_t bits);
 };
@@ -189,6 +189,8 @@ void write_faiss(
     const char *path, const Topology &topology, const float *rows, const uint32_t *order, uint32_t count,
     uint32_t dimensions, enum tl_graph_metric metric);
 
+/// An HNSW graph over the codes, the same each time with one thread.
+Topology insert_all(const Codes &codes, const tl_graph_plan &plan);
 /// Extends the ground level by two-hop candidates, under pruning.
 void enrich(Topology &topology, const Codes &codes, uint32_t links_max, uint32_t threads);
 /// Sees to it that every node is reached from the entry.

@@ -180,6 +180,6 @@ static float product(const float *query, const char *vector, uint32_t dimensions
 #pragma clang attribute pop
 
 namespace tideline {
-const Kernel avx2_kernel = {avx2::distance, avx2::squared_l2, avx2::product, avx2::seek, avx2::begin, avx2::turn, avx2::above};
+const Kernel avx2_kernel = {avx2::distance, avx2::distances, avx2::squared_l2, avx2::product, avx2::seek, avx2::above};
 }
 #endif

@@ -153,6 +153,6 @@ static float product(const float *query, const char *vector, uint32_t dimensions
 #pragma clang attribute pop
 
 namespace tideline {
-const Kernel avx512_kernel = {avx512::distance, avx512::squared_l2, avx512::product, avx512::seek, avx512::begin, avx512::turn, avx512::above};
+const Kernel avx512_kernel = {avx512::distance, avx512::distances, avx512::squared_l2, avx512::product, avx512::seek, avx512::above};
 }
 #endif

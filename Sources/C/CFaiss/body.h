@@ -141,7 +141,7 @@ INLINE bool take(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
         if (!expand(s, (uint32_t)top)) continue;
         const uint8_t *record = g.links.data + (uint32_t)top * g.record;
         for (size_t at = 0; at < g.record; at += 64) __builtin_prefetch(record + at);
-        s.taken[(s.taken_first + s.taken_count++) % TAKEN_MAX] = top;
+        s.taken[(s.taken_first + s.taken_count++) % AHEAD] = top;
         return true;
     }
     return false;
@@ -155,7 +155,7 @@ INLINE void look(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
     const uint32_t lines = (stride + 63) / 64 < 4 ? (stride + 63) / 64 : 4;
     const uint32_t tag = (s.epoch & ((1u << (SEEN_BITS + 1)) - 1)) << (31 - SEEN_BITS);
     const uint64_t taken = s.taken[s.taken_first];
-    s.taken_first = (s.taken_first + 1) % TAKEN_MAX;
+    s.taken_first = (s.taken_first + 1) % AHEAD;
     s.taken_count--;
     const uint32_t node = (uint32_t)taken;
     const uint32_t worst = s.best_count == o.rerank ? (uint32_t)(s.best[s.best_count - 1] >> 32) : 0xFFFFFFFFu;
@@ -233,40 +233,14 @@ static void walk(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
     }
 }
 
-/// One turn of a search among several that take turns: what it asks for comes from memory during the others' turns.
-template <int S, int BITS>
-static bool turn(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
-    if (s.taken_count > 0) {
-        look<S, BITS>(g, s, o);
-        if (s.batch_count > 0) return true;
-    }
-    if (s.batch_count > 0) compare<S>(g, s, o);
-    return take(g, s, o);
-}
-
-template <int S, int BITS>
-static void begin(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
-    start<S>(g, s, o);
-    s.limit = limit_of(s, o, (float)(S ? S : g.codes->stride) / 6);
-}
-
-#define FOR_STRIDE(f, ...)                                                                                             \
-    switch (graph.codes->stride) {                                                                                     \
-    case 32: return f<32, 32>(__VA_ARGS__);                                                                            \
-    case 64: return f<64, 64>(__VA_ARGS__);                                                                            \
-    case 128: return f<128, 64>(__VA_ARGS__);                                                                          \
-    default: return f<0, 64>(__VA_ARGS__);                                                                             \
-    }
 static void seek(const tl_graph &graph, tl_seeker &seeker, const tl_seek &seek) {
-    FOR_STRIDE(walk, graph, seeker, seek)
+    switch (graph.codes->stride) {
+    case 32: walk<32, 32>(graph, seeker, seek); break;
+    case 64: walk<64, 64>(graph, seeker, seek); break;
+    case 128: walk<128, 64>(graph, seeker, seek); break;
+    default: walk<0, 64>(graph, seeker, seek); break;
+    }
 }
-static void begin(const tl_graph &graph, tl_seeker &seeker, const tl_seek &seek) {
-    FOR_STRIDE(begin, graph, seeker, seek)
-}
-static bool turn(const tl_graph &graph, tl_seeker &seeker, const tl_seek &seek) {
-    FOR_STRIDE(turn, graph, seeker, seek)
-}
-#undef FOR_STRIDE
 
 static uint32_t distance(const int16_t *query, const uint8_t *code, uint32_t stride) {
     uint32_t d[4];
@@ -274,6 +248,17 @@ static uint32_t distance(const int16_t *query, const uint8_t *code, uint32_t str
     else if (stride == 64) four<64>(query, code, code, code, code, stride, d);
     else four<0>(query, code, code, code, code, stride, d);
     return d[0];
+}
+
+static void distances(
+    const int16_t *query, const uint8_t *codes, uint32_t stride, const uint32_t *nodes, uint32_t count, uint32_t *result) {
+    for (uint32_t i = 0; i < count; i += 4) {
+        const uint8_t *row[4];
+        for (uint32_t j = 0; j < 4; j++) row[j] = codes + (size_t)nodes[i + j < count ? i + j : count - 1] * stride;
+        if (stride == 32) four<32>(query, row[0], row[1], row[2], row[3], stride, result + i);
+        else if (stride == 64) four<64>(query, row[0], row[1], row[2], row[3], stride, result + i);
+        else four<0>(query, row[0], row[1], row[2], row[3], stride, result + i);
+    }
 }
 
 }  // namespace FORM

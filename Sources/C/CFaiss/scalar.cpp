@@ -99,5 +99,5 @@ static float product(const float *query, const char *vector, uint32_t dimensions
 #include "body.h"
 
 namespace tideline {
-const Kernel scalar_kernel = {scalar::distance, scalar::squared_l2, scalar::product, scalar::seek, scalar::begin, scalar::turn, scalar::above};
+const Kernel scalar_kernel = {scalar::distance, scalar::distances, scalar::squared_l2, scalar::product, scalar::seek, scalar::above};
 }

@@ -139,12 +139,28 @@ static tl_seek bounded(const tl_graph &graph, tl_seek seek) {
     return seek;
 }
 
+/// Under so many coordinates rounding is not what many independent errors sum to, and cosines stray farther.
+static const uint32_t few = 12;
+
+/// How many of the nearest by code are compared again by floats: those that rounding may have kept from the first k. A
+/// squared distance d of codes is off by rounding with a deviation of about sqrt(4 d / 6), where a step is 1, and of two that are near by a few steps at any rate.
+static uint32_t doubtful(const tl_graph &graph, const tl_seeker &seeker, uint32_t k) {
+    if (seeker.best_count <= k || graph.codes->width < few) return seeker.best_count;
+    const float last = (float)(seeker.best[k - 1] >> 32);
+    const float most = last + 3 * std::sqrt(last + (float)graph.codes->stride);
+    uint32_t count = k;
+    while (count < seeker.best_count && (float)(seeker.best[count] >> 32) <= most) count++;
+    return count;
+}
+
 /// Compares the nearest by code again, by their floats.
 static uint32_t ranked(
     const tl_graph &graph, const Kernel &kernel, const tl_seeker &seeker, const float *shape, uint32_t k,
     tl_found *found) {
+    const uint32_t doubtful_count = doubtful(graph, seeker, k);
+    for (uint32_t i = 0; i < doubtful_count; i++) prefetch(graph, (uint32_t)seeker.best[i]);
     uint32_t count = 0;
-    for (uint32_t i = 0; i < seeker.best_count; i++) {
+    for (uint32_t i = 0; i < doubtful_count; i++) {
         const uint32_t node = (uint32_t)seeker.best[i];
         count = insert(found, count, k, {exact(graph, kernel, shape, node), node});
     }
@@ -161,53 +177,7 @@ uint32_t tl_graph_search(
         const float *shape = shaped(*graph, query, seeker->unit);
         graph->codes->encode_query(shape, seeker->query);
         kernel.seek(*graph, *seeker, options);
-        for (uint32_t i = 0; i < seeker->best_count; i++) prefetch(*graph, (uint32_t)seeker->best[i]);
         return ranked(*graph, kernel, *seeker, shape, options.k, found);
-    });
-}
-
-bool tl_graph_search_many(
-    const tl_graph *graph, tl_seeker *const *seekers, uint32_t seeker_count, const float *queries, uint32_t count,
-    const tl_seek *seek, tl_found *found, uint32_t *found_counts) {
-    return guarded(nullptr, false, [&] {
-        const Kernel &kernel = current_kernel();
-        const tl_seek options = bounded(*graph, *seek);
-        struct Lane {
-            tl_seeker *seeker;
-            const float *shape;
-            uint32_t query;
-            bool walking;
-        };
-        std::vector<Lane> lanes;
-        uint32_t next = 0;
-        const auto begin = [&](Lane &lane) {
-            lane.query = next++;
-            prepare(*lane.seeker, options);
-            lane.shape = shaped(*graph, queries + (size_t)lane.query * graph->dimensions, lane.seeker->unit);
-            graph->codes->encode_query(lane.shape, lane.seeker->query);
-            kernel.begin(*graph, *lane.seeker, options);
-            lane.walking = true;
-        };
-        for (uint32_t i = 0; i < seeker_count && next < count; i++) {
-            lanes.push_back({seekers[i], nullptr, 0, false});
-            begin(lanes.back());
-        }
-        for (size_t running = lanes.size(); running > 0;) {
-            for (size_t i = 0; i < running; i++) {
-                Lane &lane = lanes[i];
-                if (lane.walking) {
-                    if (kernel.turn(*graph, *lane.seeker, options)) continue;
-                    for (uint32_t j = 0; j < lane.seeker->best_count; j++)
-                        prefetch(*graph, (uint32_t)lane.seeker->best[j]);
-                    lane.walking = false;
-                    continue;
-                }
-                found_counts[lane.query] = ranked(
-                    *graph, kernel, *lane.seeker, lane.shape, options.k, found + (size_t)lane.query * seek->k);
-                if (next < count) begin(lane); else std::swap(lane, lanes[--running]);
-            }
-        }
-        return true;
     });
 }
 
@@ -320,6 +290,9 @@ void tideline::make_entries(tl_graph &graph) {
 
 // MARK: What lists tell of neighbours
 
+/// Standard deviations that a neighbour's estimated cosine may lack. More reads more codes, less expands more nodes.
+static const float allowed = 0.5f;
+
 void tideline::make_sketches(tl_graph &graph) {
     const Kernel &kernel = current_kernel();
     const Codes &codes = *graph.codes;
@@ -329,7 +302,7 @@ void tideline::make_sketches(tl_graph &graph) {
     const float a = 0.7978846f, part = (float)codes.stride / (float)bits;
     const float sigma = std::sqrt(((1 - a * a) / (a * a) + (part - 1)) / (float)bits);
     sketches.scale = std::sqrt(part) / (a * std::sqrt((float)bits));
-    sketches.margin = (getenv("MARGIN") ? atof(getenv("MARGIN")) : 1.0f) * sigma;
+    sketches.margin = (codes.width < few ? 2 : allowed) * sigma;
     alignas(64) int16_t code[CODE_MAX];
     auto decode = [&](uint32_t node) {
         for (uint32_t d = 0; d < codes.stride; d++) code[d] = codes.row(node)[d];

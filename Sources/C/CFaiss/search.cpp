@@ -181,6 +181,18 @@ uint32_t tl_graph_search(
     });
 }
 
+void tl_rows_prefetch(const tl_columns *columns, const uint64_t *ids, const tl_found *found, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) __builtin_prefetch(columns->first + found[i].node);
+    for (uint32_t i = 0; i < count; i++) {
+        const uint32_t row = columns->first[found[i].node];
+        __builtin_prefetch(ids + row);
+        __builtin_prefetch(columns->times + row);
+        __builtin_prefetch(columns->scores + row);
+        __builtin_prefetch(columns->labels + row);
+        __builtin_prefetch(columns->entities + row);
+    }
+}
+
 uint32_t tl_graph_scan(
     const tl_graph *graph, const float *query, const uint32_t *nodes, uint32_t count, uint32_t k,
     tl_graph_passes passes, const void *context, uint32_t excluded, tl_found *found) {

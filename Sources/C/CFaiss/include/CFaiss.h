@@ -126,6 +126,9 @@ void tl_seeker_free(tl_seeker *seeker);
 uint32_t tl_graph_search(
     const tl_graph *graph, tl_seeker *seeker, const float *query, const tl_seek *seek, tl_found *found);
 
+/// Asks for the first rows of nodes that were found, before they are read one by one from a mapped file.
+void tl_rows_prefetch(const tl_columns *columns, const uint64_t *ids, const tl_found *found, uint32_t count);
+
 /// Nodes whose neighbours the last search looked at; it ended early when that is `expansions_max`.
 uint32_t tl_seeker_expansions(const tl_seeker *seeker);
 

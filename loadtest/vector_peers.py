@@ -235,6 +235,7 @@ def main():
     parser.add_argument("--set", action="append", default=[], dest="sets")
     parser.add_argument("--count", type=int, default=200_000, help="vectors of a made set, most of a file's [200000]")
     parser.add_argument("--threads", type=int, default=1, help="threads of building [1]")
+    parser.add_argument("--kernel", help="form of our search: scalar, avx2 or avx512 [the best]")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--peers", default=",".join(kind.name for kind in PEERS))
     arguments = parser.parse_args()
@@ -253,7 +254,8 @@ def main():
             for part, values in parts.items():
                 np.save(os.path.join(folder, part + ".npy"), np.ascontiguousarray(values))
             files = [os.path.join(folder, part + ".npy") for part in parts]
-            done = subprocess.run([arguments.bench, *files, "--threads", str(arguments.threads)], check=True,
+            done = subprocess.run([arguments.bench, *files, "--threads", str(arguments.threads),
+                                   *(["--kernel", arguments.kernel] if arguments.kernel else [])], check=True,
                                   capture_output=True, text=True)
             ours = json.loads(done.stdout)
             show("Tideline", ours["sealSeconds"],

@@ -1,6 +1,7 @@
+private import CFaiss
 private import CVectors
 
-/// The forms of the scan; all give the same bits.
+/// The forms of the scan and of the graph's search.
 package enum VectorKernel: UInt32, Sendable, CaseIterable, Comparable {
     case scalar, avx2, avx512
 
@@ -14,5 +15,8 @@ package enum VectorKernel: UInt32, Sendable, CaseIterable, Comparable {
 
     /// Takes this form from now on, for tests; false when the machine can't run it.
     @discardableResult
-    package func use() -> Bool { tl_vectors_use_kernel(tl_kernel(rawValue: rawValue)) }
+    package func use() -> Bool {
+        tl_vectors_use_kernel(tl_kernel(rawValue: rawValue))
+            && tl_graph_use_kernel(tl_graph_kernel(rawValue: rawValue))
+    }
 }

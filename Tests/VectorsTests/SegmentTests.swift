@@ -135,6 +135,15 @@ import Vectors
                 model.search(vectors[5], k: 10, filter: entity)) == 1)
     }
 
+    @Test func oneThreadSealsTheSameEachTime() throws {
+        let fixture = try SegmentFixture()
+        let vectors = SegmentFixture.clustered(4000, 40, seed: 12)
+        for name in ["first", "second"] {
+            _ = try fixture.segment(SegmentFixture.rows(4000), vectors, .squaredL2, name: name)
+        }
+        #expect(FileManager.default.contentsEqual(atPath: fixture.path("first"), andPath: fixture.path("second")))
+    }
+
     @Test func theNewestVersionIsSealed() throws {
         let fixture = try SegmentFixture()
         let rows = [(1, 5), (2, 1), (1, 9), (1, 7)].map { SegmentRow(id: UInt64($0.0), version: UInt64($0.1)) }
@@ -173,14 +182,19 @@ import Vectors
         let vectors = SegmentFixture.clustered(300, dimensions, seed: 5)
         _ = try fixture.segment(SegmentFixture.rows(300), vectors, .squaredL2, calibrate: 0)
         var error = tl_graph_error()
-        let graph = try #require(tl_graph_open(fixture.path(), TL_GRAPH_SQUARED_L2, true, &error))
-        defer { tl_graph_close(graph) }
+        let kernels = (0...best.rawValue).map { tl_graph_kernel(rawValue: $0) }
+        // What lists tell of neighbours is made by each form, too.
+        let graphs = try kernels.map { kernel in
+            #expect(tl_graph_use_kernel(kernel))
+            return try #require(tl_graph_open(fixture.path(), TL_GRAPH_SQUARED_L2, true, &error))
+        }
+        defer { for graph in graphs { tl_graph_close(graph) } }
         let searcher = tl_seeker_make()
         defer { tl_seeker_free(searcher) }
         for query in vectors.prefix(20) + vectors.prefix(3).map({ $0.map { $0 * 1000 } }) {
             var distances: [[UInt32]] = []
             var results: [[UInt32]] = []
-            for kernel in (0...best.rawValue).map({ tl_graph_kernel(rawValue: $0) }) {
+            for (kernel, graph) in zip(kernels, graphs) {
                 #expect(tl_graph_use_kernel(kernel))
                 distances.append((0..<300).map { tl_graph_code_distance(graph, query, UInt32($0)) })
                 var seek = tl_seek(

@@ -37,6 +37,98 @@ INLINE void four(
         (__m128i *)result, _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1)));
 }
 
+/// The low halves of both, then the high halves, as bytes.
+INLINE __m256i bytes(__m256i a, __m256i b) { return _mm256_permute4x64_epi64(_mm256_packus_epi16(a, b), 0xD8); }
+
+INLINE uint32_t sum_of(__m256i x) {
+    const __m128i a = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    const __m128i b = _mm_add_epi32(a, _mm_shuffle_epi32(a, 0x4E));
+    return (uint32_t)_mm_cvtsi128_si32(_mm_add_epi32(b, _mm_shuffle_epi32(b, 0xB1)));
+}
+
+/// The groups of thirty-two coordinates.
+INLINE void half_worth(__m256i a, __m256i b, __m256i factor, __m256i &total, uint8_t *worth) {
+    const __m256i u = bytes(
+        _mm256_mulhi_epu16(_mm256_abs_epi16(a), factor), _mm256_mulhi_epu16(_mm256_abs_epi16(b), factor));
+    const __m256i over = _mm256_permute4x64_epi64(
+        _mm256_packs_epi16(
+            _mm256_cmpgt_epi16(a, _mm256_setzero_si256()), _mm256_cmpgt_epi16(b, _mm256_setzero_si256())), 0xD8);
+    const __m256i set = _mm256_and_si256(u, over), unset = _mm256_andnot_si256(over, u);
+    total = _mm256_add_epi64(total, _mm256_sad_epu8(u, _mm256_setzero_si256()));
+    // Of each group of four: what it is worth where the sign is set, then where it is not.
+    const __m256i low = _mm256_unpacklo_epi32(set, unset), high = _mm256_unpackhi_epi32(set, unset);
+    const __m256i pairs[2] = {_mm256_permute2x128_si256(low, high, 0x20), _mm256_permute2x128_si256(low, high, 0x31)};
+    const __m256i which[4] = {
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0)),
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(5, 5, 1, 1, 5, 5, 1, 1, 5, 5, 1, 1, 5, 5, 1, 1)),
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(6, 6, 6, 6, 2, 2, 2, 2, 6, 6, 6, 6, 2, 2, 2, 2)),
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(7, 7, 7, 7, 7, 7, 7, 7, 3, 3, 3, 3, 3, 3, 3, 3))};
+    for (int quarter = 0; quarter < 4; quarter++) {
+        const __m256i from = pairs[quarter / 2];
+        const __m256i lanes = quarter % 2 == 0 ? _mm256_permute4x64_epi64(from, 0x50)
+                                               : _mm256_permute4x64_epi64(from, 0xFA);
+        const __m256i first = _mm256_add_epi8(
+            _mm256_shuffle_epi8(lanes, which[0]), _mm256_shuffle_epi8(lanes, which[1]));
+        const __m256i second = _mm256_add_epi8(
+            _mm256_shuffle_epi8(lanes, which[2]), _mm256_shuffle_epi8(lanes, which[3]));
+        _mm256_store_si256((__m256i *)(worth + 32 * quarter), _mm256_add_epi8(first, second));
+    }
+}
+
+/// As the scalar form says.
+template <int BITS>
+INLINE uint32_t weigh(const int16_t *query, const uint8_t *code, uint8_t *worth, float &unit) {
+    __m256i r[BITS / 16], sum = _mm256_setzero_si256();
+    for (int i = 0; i < BITS / 16; i++) {
+        r[i] = _mm256_sub_epi16(
+            _mm256_load_si256((const __m256i *)(query + 16 * i)),
+            _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(code + 16 * i))));
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_abs_epi16(r[i]), _mm256_set1_epi16(1)));
+    }
+    const __m256i factor = _mm256_set1_epi16((short)factor_of(sum_of(sum), unit));
+    __m256i total = _mm256_setzero_si256();
+    for (int i = 0; i < BITS / 32; i++) half_worth(r[2 * i], r[2 * i + 1], factor, total, worth + 128 * i);
+    return sum_of(total);
+}
+
+template <int BITS>
+INLINE uint64_t promising(const uint8_t *block, const uint8_t *worth, const uint8_t *needed) {
+    const __m256i low = _mm256_set1_epi8(15);
+    const __m256i need = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)needed));
+    const __m256i pairs = _mm256_loadu_si256((const __m256i *)(block + 8 * BITS));
+    __m256i sum[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    for (int b = 0; b < BITS / 8; b++) {
+        const __m256i first = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)(worth + 32 * b)));
+        const __m256i second = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)(worth + 32 * b + 16)));
+        for (int half = 0; half < 2; half++) {
+            const __m256i signs = _mm256_loadu_si256((const __m256i *)(block + 64 * b + 32 * half));
+            sum[half] = _mm256_add_epi8(sum[half], _mm256_shuffle_epi8(first, _mm256_and_si256(signs, low)));
+            sum[half] = _mm256_add_epi8(
+                sum[half],
+                _mm256_shuffle_epi8(second, _mm256_and_si256(_mm256_srli_epi16(signs, 4), low)));
+        }
+    }
+    uint64_t mask = 0;
+    for (int half = 0; half < 2; half++) {
+        const __m256i levels = _mm256_and_si256(half ? _mm256_srli_epi16(pairs, 4) : pairs, low);
+        const __m256i least = _mm256_shuffle_epi8(need, levels);
+        const __m256i enough = _mm256_cmpeq_epi8(_mm256_max_epu8(sum[half], least), sum[half]);
+        mask |= (uint64_t)(uint32_t)_mm256_movemask_epi8(enough) << 32 * half;
+    }
+    return mask;
+}
+
+static uint64_t above(const uint8_t *a, const uint8_t *b, uint32_t bits) {
+    uint64_t mask = 0;
+    for (uint32_t d = 0; d < bits; d += 32) {
+        const __m256i over = _mm256_subs_epu8(
+            _mm256_loadu_si256((const __m256i *)(a + d)), _mm256_loadu_si256((const __m256i *)(b + d)));
+        const __m256i none = _mm256_cmpeq_epi8(over, _mm256_setzero_si256());
+        mask |= (uint64_t)(uint32_t)~_mm256_movemask_epi8(none) << d;
+    }
+    return mask;
+}
+
 INLINE float total(__m256 x) {
     const __m128 a = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     const __m128 b = _mm_add_ps(a, _mm_movehl_ps(a, a));
@@ -88,6 +180,6 @@ static float product(const float *query, const char *vector, uint32_t dimensions
 #pragma clang attribute pop
 
 namespace tideline {
-const Kernel avx2_kernel = {avx2::distance, avx2::squared_l2, avx2::product, avx2::seek};
+const Kernel avx2_kernel = {avx2::distance, avx2::distances, avx2::squared_l2, avx2::product, avx2::seek, avx2::above};
 }
 #endif

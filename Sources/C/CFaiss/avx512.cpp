@@ -51,6 +51,71 @@ INLINE uint64_t within(const uint32_t *distances, uint32_t count, uint32_t far) 
     return count < 64 ? mask & ((1ull << count) - 1) : mask;
 }
 
+INLINE void half_worth(__m512i r, __m512i factor, __m512i &total, uint8_t *worth) {
+    const __m256i u = _mm512_cvtepi16_epi8(_mm512_mulhi_epu16(_mm512_abs_epi16(r), factor));
+    const __mmask32 over = _mm512_cmpgt_epi16_mask(r, _mm512_setzero_si512());
+    const __m512i set = _mm512_castsi256_si512(_mm256_maskz_mov_epi8(over, u));
+    const __m512i unset = _mm512_castsi256_si512(_mm256_maskz_mov_epi8(~over, u));
+    total = _mm512_add_epi64(total, _mm512_sad_epu8(_mm512_zextsi256_si512(u), _mm512_setzero_si512()));
+    // Of each group of four: what it is worth where the sign is set, then where it is not.
+    const __m512i pairs = _mm512_permutex2var_epi32(
+        set, _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), unset);
+    const __m512i which[4] = {
+        _mm512_broadcast_i32x4(_mm_setr_epi8(4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0)),
+        _mm512_broadcast_i32x4(_mm_setr_epi8(5, 5, 1, 1, 5, 5, 1, 1, 5, 5, 1, 1, 5, 5, 1, 1)),
+        _mm512_broadcast_i32x4(_mm_setr_epi8(6, 6, 6, 6, 2, 2, 2, 2, 6, 6, 6, 6, 2, 2, 2, 2)),
+        _mm512_broadcast_i32x4(_mm_setr_epi8(7, 7, 7, 7, 7, 7, 7, 7, 3, 3, 3, 3, 3, 3, 3, 3))};
+    for (int half = 0; half < 2; half++) {
+        const __m512i lanes = _mm512_permutexvar_epi64(
+            half ? _mm512_setr_epi64(4, 4, 5, 5, 6, 6, 7, 7) : _mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3), pairs);
+        const __m512i low = _mm512_add_epi8(_mm512_shuffle_epi8(lanes, which[0]), _mm512_shuffle_epi8(lanes, which[1]));
+        const __m512i high = _mm512_add_epi8(_mm512_shuffle_epi8(lanes, which[2]), _mm512_shuffle_epi8(lanes, which[3]));
+        _mm512_store_si512(worth + 64 * half, _mm512_add_epi8(low, high));
+    }
+}
+
+/// As the scalar form says.
+template <int BITS>
+INLINE uint32_t weigh(const int16_t *query, const uint8_t *code, uint8_t *worth, float &unit) {
+    __m512i r[BITS / 32], sum = _mm512_setzero_si512();
+    for (int i = 0; i < BITS / 32; i++) {
+        r[i] = _mm512_sub_epi16(
+            _mm512_load_si512(query + 32 * i),
+            _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)(code + 32 * i))));
+        sum = _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_abs_epi16(r[i]), _mm512_set1_epi16(1)));
+    }
+    const __m512i factor = _mm512_set1_epi16((short)factor_of((uint32_t)_mm512_reduce_add_epi32(sum), unit));
+    __m512i total = _mm512_setzero_si512();
+    for (int i = 0; i < BITS / 32; i++) half_worth(r[i], factor, total, worth + 128 * i);
+    return (uint32_t)_mm512_reduce_add_epi64(total);
+}
+
+template <int BITS>
+INLINE uint64_t promising(const uint8_t *block, const uint8_t *worth, const uint8_t *needed) {
+    const __m512i low = _mm512_set1_epi8(15);
+    __m512i sum = _mm512_setzero_si512();
+    for (int b = 0; b < BITS / 8; b++) {
+        const __m512i signs = _mm512_loadu_si512(block + 64 * b);
+        const __m512i first = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(worth + 32 * b)));
+        const __m512i second = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(worth + 32 * b + 16)));
+        sum = _mm512_add_epi8(sum, _mm512_shuffle_epi8(first, _mm512_and_si512(signs, low)));
+        sum = _mm512_add_epi8(
+            sum, _mm512_shuffle_epi8(second, _mm512_and_si512(_mm512_srli_epi16(signs, 4), low)));
+    }
+    const __m256i pairs = _mm256_loadu_si256((const __m256i *)(block + 8 * BITS));
+    const __m512i levels = _mm512_and_si512(
+        _mm512_inserti64x4(_mm512_castsi256_si512(pairs), _mm256_srli_epi16(pairs, 4), 1), low);
+    const __m512i least = _mm512_shuffle_epi8(
+        _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)needed)), levels);
+    return _mm512_cmpge_epu8_mask(sum, least);
+}
+
+static uint64_t above(const uint8_t *a, const uint8_t *b, uint32_t bits) {
+    if (bits == 32)
+        return _mm256_cmpgt_epu8_mask(_mm256_loadu_si256((const __m256i *)a), _mm256_loadu_si256((const __m256i *)b));
+    return _mm512_cmpgt_epu8_mask(_mm512_loadu_si512(a), _mm512_loadu_si512(b));
+}
+
 static float squared_l2(const float *query, const char *vector, uint32_t dimensions) {
     __m512 sum = _mm512_setzero_ps();
     uint32_t d = 0;
@@ -88,6 +153,6 @@ static float product(const float *query, const char *vector, uint32_t dimensions
 #pragma clang attribute pop
 
 namespace tideline {
-const Kernel avx512_kernel = {avx512::distance, avx512::squared_l2, avx512::product, avx512::seek};
+const Kernel avx512_kernel = {avx512::distance, avx512::distances, avx512::squared_l2, avx512::product, avx512::seek, avx512::above};
 }
 #endif

@@ -77,6 +77,21 @@ INLINE uint32_t limit_of(const tl_seeker &s, const tl_seek &o, float noise) {
     return limit < 4294967040.0f ? (uint32_t)limit : 0xFFFFFFFFu;
 }
 
+/// Sets what neighbours of a node must be worth to be nearer than `far`, as the sketch of each has it: the node lies
+/// `distance` from the query (squared, as all here).
+template <int BITS>
+INLINE void aim(const tl_graph &g, tl_seeker &s, const uint8_t *code, uint32_t distance, uint32_t far) {
+    float unit;
+    const float total = (float)weigh<BITS>(s.query, code, s.worth, unit);
+    const Sketches &k = g.sketches;
+    const float beyond = (float)distance - (float)far, free = 2 * k.margin * __builtin_sqrtf((float)distance);
+    const float factor = 0.25f / (k.scale * unit);
+    for (int i = 0; i < 16; i++) {
+        const float need = (beyond * k.inverse[i] + k.lengths[i] - free) * factor + 0.5f * total;
+        s.needed[i] = (uint8_t)(need < 0 ? 0 : need > 255 ? 255 : need);
+    }
+}
+
 /// Pushes the two nearest of the samples under the three nearest pivots.
 template <int S>
 INLINE void start(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
@@ -119,83 +134,111 @@ INLINE void start(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
     }
 }
 
-template <int S>
-static void walk(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
+/// Asks for the record of the nearest open candidate; false when there is none to look at.
+INLINE bool take(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
+    while (s.open > 0 && (uint32_t)(s.heap[0] >> 32) <= s.limit && s.expansions < o.expansions_max) {
+        const uint64_t top = pop(s);
+        if (!expand(s, (uint32_t)top)) continue;
+        const uint8_t *record = g.links.data + (uint32_t)top * g.record;
+        for (size_t at = 0; at < g.record; at += 64) __builtin_prefetch(record + at);
+        s.taken[(s.taken_first + s.taken_count++) % AHEAD] = top;
+        return true;
+    }
+    return false;
+}
+
+/// Asks for the codes of the promising neighbours of the node that was taken first.
+template <int S, int BITS>
+INLINE void look(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
     const uint32_t stride = S ? S : g.codes->stride;
     const uint8_t *codes = g.codes->data.data;
     const uint32_t lines = (stride + 63) / 64 < 4 ? (stride + 63) / 64 : 4;
-    const float noise = (float)g.codes->width / 6;
     const uint32_t tag = (s.epoch & ((1u << (SEEN_BITS + 1)) - 1)) << (31 - SEEN_BITS);
+    const uint64_t taken = s.taken[s.taken_first];
+    s.taken_first = (s.taken_first + 1) % AHEAD;
+    s.taken_count--;
+    const uint32_t node = (uint32_t)taken;
+    const uint32_t worst = s.best_count == o.rerank ? (uint32_t)(s.best[s.best_count - 1] >> 32) : 0xFFFFFFFFu;
+    aim<BITS>(g, s, codes + (size_t)node * stride, (uint32_t)(taken >> 32), worst > s.limit ? worst : s.limit);
+    const uint32_t *list = g.list(node);
+    const uint8_t *block = g.sketch(node);
+    const uint32_t degree = g.degree(node);
+    Batch &batch = s.batches[(s.batch_first + s.batch_count) % UNDER_WAY];
+    uint32_t count = 0;
+    for (uint32_t first = 0; first < degree; first += 64, block += 8 * BITS + 32) {
+        uint64_t near = promising<BITS>(block, s.worth, s.needed);
+        if (degree - first < 64) near &= (1ull << (degree - first)) - 1;
+        for (; near != 0; near &= near - 1) {
+            const uint32_t next = list[first + (uint32_t)__builtin_ctzll(near)];
+            uint32_t *seen = &s.seen[next & ((1u << SEEN_BITS) - 1)];
+            const uint32_t mark = tag | next >> SEEN_BITS;
+            // No branch: which are fresh cannot be foretold.
+            batch.nodes[count] = next;
+            count += *seen != mark;
+            *seen = mark;
+            const uint8_t *code = codes + (size_t)next * stride;
+            for (uint32_t line = 0; line < lines; line++) __builtin_prefetch(code + 64 * line);
+        }
+    }
+    if (count == 0) return;
+    batch.count = count;
+    for (uint32_t i = 0; i < 3; i++) batch.nodes[count + i] = batch.nodes[count - 1];
+    s.batch_count++;
+}
+
+/// Takes the oldest of the batches under way among the nearest and the candidates.
+template <int S>
+INLINE void compare(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
+    const uint32_t stride = S ? S : g.codes->stride;
+    const uint8_t *codes = g.codes->data.data;
+    const float noise = (float)stride / 6;
+    const Batch &batch = s.batches[s.batch_first];
+    s.batch_first = (s.batch_first + 1) % UNDER_WAY;
+    s.batch_count--;
+    for (uint32_t i = 0; i < batch.count; i += 4) {
+        const uint32_t *n = batch.nodes + i;
+        four<S>(
+            s.query, codes + (size_t)n[0] * stride, codes + (size_t)n[1] * stride, codes + (size_t)n[2] * stride,
+            codes + (size_t)n[3] * stride, stride, s.distances + i);
+    }
+    const uint32_t worst = s.best_count == o.rerank ? (uint32_t)(s.best[s.best_count - 1] >> 32) : 0xFFFFFFFFu;
+    const uint32_t far = worst > s.limit ? worst : s.limit;
+    for (uint32_t i = 0; i < batch.count; i += 64) {
+        uint64_t near = within(s.distances + i, batch.count - i, far);
+        for (; near != 0; near &= near - 1) {
+            const uint32_t j = i + (uint32_t)__builtin_ctzll(near);
+            const uint32_t d = s.distances[j], next = batch.nodes[j];
+            if (next == o.excluded) continue;
+            const uint64_t key = (uint64_t)d << 32 | next;
+            if (keep(s, o, key)) s.limit = limit_of(s, o, noise);
+            if (d > s.limit) continue;
+            push(s, key);
+        }
+    }
+}
+
+template <int S, int BITS>
+static void walk(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
     start<S>(g, s, o);
-    uint32_t limit = limit_of(s, o, noise);
-    uint32_t oldest = 0, under_way = 0, ahead = 0;
-    uint32_t next_up = 0;
+    s.limit = limit_of(s, o, (float)(S ? S : g.codes->stride) / 6);
     for (;;) {
-        // Popped now, so that its list has come from memory when the batches under way are computed.
-        while (ahead < 1 && s.open > 0 && (uint32_t)(s.heap[0] >> 32) <= limit
-               && s.expansions < o.expansions_max) {
-            const uint32_t node = (uint32_t)pop(s);
-            if (!expand(s, node)) continue;
-            const uint32_t *list = g.list(node);
-            for (uint32_t line = 0; line < g.link_stride; line += 16) __builtin_prefetch(list + line);
-            next_up = node;
-            ahead++;
-        }
-        if (ahead > 0 && under_way < UNDER_WAY) {
-            const uint32_t *list = g.list(next_up);
-            ahead--;
-            Batch &batch = s.batches[(oldest + under_way) % UNDER_WAY];
-            uint32_t count = 0;
-            for (uint32_t i = 0; i < g.link_stride && list[i] != UINT32_MAX; i++) {
-                const uint32_t next = list[i];
-                uint32_t *seen = &s.seen[next & ((1u << SEEN_BITS) - 1)];
-                const uint32_t mark = tag | next >> SEEN_BITS;
-                // No branch: which are fresh cannot be foretold.
-                batch.nodes[count] = next;
-                count += *seen != mark;
-                *seen = mark;
-                const uint8_t *code = codes + (size_t)next * stride;
-                for (uint32_t line = 0; line < lines; line++) __builtin_prefetch(code + 64 * line);
-            }
-            if (count == 0) continue;
-            batch.count = count;
-            for (uint32_t i = 0; i < 3; i++) batch.nodes[count + i] = batch.nodes[count - 1];
-            under_way++;
-            continue;
-        }
-        if (under_way == 0) break;
-        const Batch &batch = s.batches[oldest];
-        oldest = (oldest + 1) % UNDER_WAY;
-        under_way--;
-        for (uint32_t i = 0; i < batch.count; i += 4) {
-            const uint32_t *n = batch.nodes + i;
-            four<S>(
-                s.query, codes + (size_t)n[0] * stride, codes + (size_t)n[1] * stride, codes + (size_t)n[2] * stride,
-                codes + (size_t)n[3] * stride, stride, s.distances + i);
-        }
-        const uint32_t worst = s.best_count == o.rerank ? (uint32_t)(s.best[s.best_count - 1] >> 32) : 0xFFFFFFFFu;
-        const uint32_t far = worst > limit ? worst : limit;
-        for (uint32_t i = 0; i < batch.count; i += 64) {
-            uint64_t near = within(s.distances + i, batch.count - i, far);
-            for (; near != 0; near &= near - 1) {
-                const uint32_t j = i + (uint32_t)__builtin_ctzll(near);
-                const uint32_t d = s.distances[j], next = batch.nodes[j];
-                if (next == o.excluded) continue;
-                const uint64_t key = (uint64_t)d << 32 | next;
-                if (keep(s, o, key)) limit = limit_of(s, o, noise);
-                if (d > limit) continue;
-                push(s, key);
-            }
+        while (s.taken_count < AHEAD && take(g, s, o)) {}
+        if (s.taken_count > 0 && s.batch_count < UNDER_WAY) {
+            look<S, BITS>(g, s, o);
+        } else if (s.batch_count > 0) {
+            compare<S>(g, s, o);
+        } else {
+            return;
         }
     }
 }
 
 static void seek(const tl_graph &graph, tl_seeker &seeker, const tl_seek &seek) {
     switch (graph.codes->stride) {
-    case 32: walk<32>(graph, seeker, seek); break;
-    case 64: walk<64>(graph, seeker, seek); break;
-    case 128: walk<128>(graph, seeker, seek); break;
-    default: walk<0>(graph, seeker, seek); break;
+    case 32: walk<32, 32>(graph, seeker, seek); break;
+    case 64: walk<64, 64>(graph, seeker, seek); break;
+    case 128: walk<128, 64>(graph, seeker, seek); break;
+    default: walk<0, 64>(graph, seeker, seek); break;
     }
 }
 
@@ -205,6 +248,17 @@ static uint32_t distance(const int16_t *query, const uint8_t *code, uint32_t str
     else if (stride == 64) four<64>(query, code, code, code, code, stride, d);
     else four<0>(query, code, code, code, code, stride, d);
     return d[0];
+}
+
+static void distances(
+    const int16_t *query, const uint8_t *codes, uint32_t stride, const uint32_t *nodes, uint32_t count, uint32_t *result) {
+    for (uint32_t i = 0; i < count; i += 4) {
+        const uint8_t *row[4];
+        for (uint32_t j = 0; j < 4; j++) row[j] = codes + (size_t)nodes[i + j < count ? i + j : count - 1] * stride;
+        if (stride == 32) four<32>(query, row[0], row[1], row[2], row[3], stride, result + i);
+        else if (stride == 64) four<64>(query, row[0], row[1], row[2], row[3], stride, result + i);
+        else four<0>(query, row[0], row[1], row[2], row[3], stride, result + i);
+    }
 }
 
 }  // namespace FORM

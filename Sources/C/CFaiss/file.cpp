@@ -163,7 +163,10 @@ void links(Input &in, tl_graph &graph) {
     ensure(width > 0 && width <= 1000, "an impossible number of links");
     graph.link_stride = ((uint32_t)width + 15) / 16 * 16;
     ensure((uint64_t)graph.nodes * (uint64_t)width <= link_count, "links are missing");
-    graph.links = Pages((size_t)graph.nodes * graph.link_stride * sizeof(uint32_t));
+    graph.sketches.bits = graph.dimensions + (graph.metric == TL_GRAPH_INNER_PRODUCT) <= 32 ? 32 : 64;
+    graph.record = (graph.link_stride * sizeof(uint32_t) + graph.blocks() * graph.sketches.block_bytes() + 4 + 63)
+        / 64 * 64;
+    graph.links = Pages(graph.nodes * graph.record);
     uint64_t first = 0;
     for (uint32_t node = 0; node < graph.nodes; node++) {
         const int32_t level = at<int32_t>(levels, node);
@@ -171,7 +174,8 @@ void links(Input &in, tl_graph &graph) {
         const int32_t all = at<int32_t>(up_to, (uint64_t)level);
         ensure(all >= width && at<uint64_t>(offsets, node) == first, "links out of order");
         ensure((uint64_t)all <= link_count - first, "links are missing");
-        auto *list = (uint32_t *)graph.links.data + (size_t)node * graph.link_stride;
+        auto *list = (uint32_t *)(graph.links.data + node * graph.record);
+        uint32_t degree = 0;
         bool ended = false;
         for (int32_t i = 0; i < all; i++) {
             const int32_t link = at<int32_t>(links, first + (uint64_t)i);
@@ -179,7 +183,9 @@ void links(Input &in, tl_graph &graph) {
             if (i >= width) continue;
             ended = ended || link < 0;
             list[i] = ended ? UINT32_MAX : (uint32_t)link;
+            degree += !ended;
         }
+        *(uint32_t *)(graph.links.data + (node + 1) * graph.record - 4) = degree;
         for (uint32_t i = (uint32_t)width; i < graph.link_stride; i++) list[i] = UINT32_MAX;
         first += (uint64_t)all;
     }
@@ -218,6 +224,7 @@ void read(tl_graph &graph, bool resident) {
     }
     graph.codes = new Codes(graph.floats, graph.nodes, graph.dimensions, graph.metric);
     make_entries(graph);
+    make_sketches(graph);
 }
 
 }  // namespace

@@ -1,3 +1,5 @@
+#include <cstdlib>
+
 #include "Internal.h"
 
 #define FORM scalar
@@ -31,6 +33,46 @@ INLINE uint64_t within(const uint32_t *distances, uint32_t count, uint32_t far) 
     return mask;
 }
 
+/// Fills `worth` for what lies between a node and the query: entry v of group g is what the signs v are worth there. All
+/// that can come together is at most 255. Returns it, and in `unit` how much one of it is.
+template <int BITS>
+INLINE uint32_t weigh(const int16_t *query, const uint8_t *code, uint8_t *worth, float &unit) {
+    uint32_t sum = 0, total = 0;
+    for (int d = 0; d < BITS; d++) sum += (uint32_t)std::abs(query[d] - code[d]);
+    const uint32_t factor = factor_of(sum, unit);
+    for (int g = 0; g < BITS / 4; g++) {
+        for (int v = 0; v < 16; v++) worth[16 * g + v] = 0;
+        for (int j = 0; j < 4; j++) {
+            const int r = query[4 * g + j] - code[4 * g + j];
+            const uint32_t u = (uint32_t)std::abs(r) * factor >> 16;
+            total += u;
+            for (int v = 0; v < 16; v++) if ((v >> j & 1) == (r > 0)) worth[16 * g + v] += (uint8_t)u;
+        }
+    }
+    return total;
+}
+
+/// Which of a block's 64 links are worth what they need.
+template <int BITS>
+INLINE uint64_t promising(const uint8_t *block, const uint8_t *worth, const uint8_t *needed) {
+    uint64_t mask = 0;
+    for (int j = 0; j < 64; j++) {
+        uint32_t sum = 0;
+        for (int b = 0; b < BITS / 8; b++) {
+            const uint8_t signs = block[64 * b + j];
+            sum += worth[32 * b + (signs & 15)] + worth[32 * b + 16 + (signs >> 4)];
+        }
+        mask |= (uint64_t)(sum >= needed[block[8 * BITS + j % 32] >> (j / 32 * 4) & 15]) << j;
+    }
+    return mask;
+}
+
+static uint64_t above(const uint8_t *a, const uint8_t *b, uint32_t bits) {
+    uint64_t mask = 0;
+    for (uint32_t d = 0; d < bits; d++) mask |= (uint64_t)(a[d] > b[d]) << d;
+    return mask;
+}
+
 static float squared_l2(const float *query, const char *vector, uint32_t dimensions) {
     float sum = 0;
     for (uint32_t d = 0; d < dimensions; d++) {
@@ -57,5 +99,5 @@ static float product(const float *query, const char *vector, uint32_t dimensions
 #include "body.h"
 
 namespace tideline {
-const Kernel scalar_kernel = {scalar::distance, scalar::squared_l2, scalar::product, scalar::seek};
+const Kernel scalar_kernel = {scalar::distance, scalar::distances, scalar::squared_l2, scalar::product, scalar::seek, scalar::above};
 }

@@ -79,6 +79,7 @@ static void prepare(tl_seeker &s, const tl_seek &o) {
     if (s.best.size() < o.rerank) s.best.resize(o.rerank);
     s.open = 0;
     s.best_count = 0;
+    s.taken_count = s.batch_count = 0;
     s.epoch++;
     // A mark holds 13 bits of the epoch; 0 with node 0 is what empty places look like.
     if ((s.epoch & ((1u << (SEEN_BITS + 1)) - 1)) == 0) {
@@ -131,27 +132,65 @@ static inline void prefetch(const tl_graph &graph, uint32_t node) {
 
 // MARK: Searching
 
+static tl_seek bounded(const tl_graph &graph, tl_seek seek) {
+    seek.k = std::min(seek.k, graph.nodes);
+    seek.rerank = std::min(std::max(seek.rerank, seek.k), graph.nodes);
+    seek.expansions_max = std::max(1u, std::min(seek.expansions_max, graph.nodes));
+    return seek;
+}
+
+/// Under so many coordinates rounding is not what many independent errors sum to, and cosines stray farther.
+static const uint32_t few = 12;
+
+/// How many of the nearest by code are compared again by floats: those that rounding may have kept from the first k. A
+/// squared distance d of codes is off by rounding with a deviation of about sqrt(4 d / 6), where a step is 1, and of two that are near by a few steps at any rate.
+static uint32_t doubtful(const tl_graph &graph, const tl_seeker &seeker, uint32_t k) {
+    if (seeker.best_count <= k || graph.codes->width < few) return seeker.best_count;
+    const float last = (float)(seeker.best[k - 1] >> 32);
+    const float most = last + 3 * std::sqrt(last + (float)graph.codes->stride);
+    uint32_t count = k;
+    while (count < seeker.best_count && (float)(seeker.best[count] >> 32) <= most) count++;
+    return count;
+}
+
+/// Compares the nearest by code again, by their floats.
+static uint32_t ranked(
+    const tl_graph &graph, const Kernel &kernel, const tl_seeker &seeker, const float *shape, uint32_t k,
+    tl_found *found) {
+    const uint32_t doubtful_count = doubtful(graph, seeker, k);
+    for (uint32_t i = 0; i < doubtful_count; i++) prefetch(graph, (uint32_t)seeker.best[i]);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < doubtful_count; i++) {
+        const uint32_t node = (uint32_t)seeker.best[i];
+        count = insert(found, count, k, {exact(graph, kernel, shape, node), node});
+    }
+    return count;
+}
+
 uint32_t tl_graph_search(
     const tl_graph *graph, tl_seeker *seeker, const float *query, const tl_seek *seek, tl_found *found) {
     return guarded(nullptr, UINT32_MAX, [&]() -> uint32_t {
         if (seek->k == 0 || graph->nodes == 0) return 0;
-        tl_seek options = *seek;
-        options.k = std::min(options.k, graph->nodes);
-        options.rerank = std::min(std::max(options.rerank, options.k), graph->nodes);
-        options.expansions_max = std::max(1u, std::min(options.expansions_max, graph->nodes));
+        const tl_seek options = bounded(*graph, *seek);
         const Kernel &kernel = current_kernel();
         prepare(*seeker, options);
         const float *shape = shaped(*graph, query, seeker->unit);
         graph->codes->encode_query(shape, seeker->query);
         kernel.seek(*graph, *seeker, options);
-        for (uint32_t i = 0; i < seeker->best_count; i++) prefetch(*graph, (uint32_t)seeker->best[i]);
-        uint32_t count = 0;
-        for (uint32_t i = 0; i < seeker->best_count; i++) {
-            const uint32_t node = (uint32_t)seeker->best[i];
-            count = insert(found, count, options.k, {exact(*graph, kernel, shape, node), node});
-        }
-        return count;
+        return ranked(*graph, kernel, *seeker, shape, options.k, found);
     });
+}
+
+void tl_rows_prefetch(const tl_columns *columns, const uint64_t *ids, const tl_found *found, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) __builtin_prefetch(columns->first + found[i].node);
+    for (uint32_t i = 0; i < count; i++) {
+        const uint32_t row = columns->first[found[i].node];
+        __builtin_prefetch(ids + row);
+        __builtin_prefetch(columns->times + row);
+        __builtin_prefetch(columns->scores + row);
+        __builtin_prefetch(columns->labels + row);
+        __builtin_prefetch(columns->entities + row);
+    }
 }
 
 uint32_t tl_graph_scan(
@@ -258,5 +297,59 @@ void tideline::make_entries(tl_graph &graph) {
         const uint32_t place = next[nearest[i]]++;
         entries.nodes[place] = sampled[i];
         std::memcpy(entries.sample_codes.data + place * stride, codes.row(sampled[i]), stride);
+    }
+}
+
+// MARK: What lists tell of neighbours
+
+/// Standard deviations that a neighbour's estimated cosine may lack. More reads more codes, less expands more nodes.
+static const float allowed = 0.5f;
+
+void tideline::make_sketches(tl_graph &graph) {
+    const Kernel &kernel = current_kernel();
+    const Codes &codes = *graph.codes;
+    Sketches &sketches = graph.sketches;
+    const uint32_t bits = sketches.bits;
+    // Of directions alike in all coordinates, the mean of |x| is sqrt(2/π) of the root of the mean of x².
+    const float a = 0.7978846f, part = (float)codes.stride / (float)bits;
+    const float sigma = std::sqrt(((1 - a * a) / (a * a) + (part - 1)) / (float)bits);
+    sketches.scale = std::sqrt(part) / (a * std::sqrt((float)bits));
+    sketches.margin = (codes.width < few ? 2 : allowed) * sigma;
+    alignas(64) int16_t code[CODE_MAX];
+    auto decode = [&](uint32_t node) {
+        for (uint32_t d = 0; d < codes.stride; d++) code[d] = codes.row(node)[d];
+    };
+    std::vector<uint32_t> lengths;
+    const uint32_t every = std::max(1u, graph.nodes / 2000);
+    for (uint32_t node = 0; node < graph.nodes; node += every) {
+        decode(node);
+        for (uint32_t i = 0; i < graph.degree(node); i++)
+            lengths.push_back(kernel.distance(code, codes.row(graph.list(node)[i]), codes.stride));
+    }
+    if (lengths.empty()) lengths.push_back(1);
+    std::sort(lengths.begin(), lengths.end());
+    uint32_t bounds[16];
+    for (uint32_t i = 0; i < 16; i++) {
+        sketches.lengths[i] = std::sqrt((float)std::max(1u, lengths[lengths.size() * (2 * i + 1) / 32]));
+        sketches.inverse[i] = 1 / sketches.lengths[i];
+        bounds[i] = i == 0 ? 0 : lengths[lengths.size() * i / 16];
+    }
+    for (uint32_t node = 0; node < graph.nodes; node++) {
+        if (node + 1 < graph.nodes)
+            for (uint32_t i = 0; i < graph.degree(node + 1); i++)
+                __builtin_prefetch(codes.row(graph.list(node + 1)[i]));
+        decode(node);
+        const uint32_t *list = graph.list(node);
+        for (uint32_t i = 0; i < graph.degree(node); i++) {
+            const uint32_t j = i % 64;
+            auto *block = (uint8_t *)graph.sketch(node) + i / 64 * sketches.block_bytes();
+            const uint8_t *other = codes.row(list[i]);
+            const uint64_t signs = kernel.above(other, codes.row(node), bits);
+            for (uint32_t b = 0; b < bits / 8; b++) block[64 * b + j] = (uint8_t)(signs >> 8 * b);
+            const uint32_t length = kernel.distance(code, other, codes.stride);
+            uint32_t level = length >= bounds[8] ? 8 : 0;
+            for (uint32_t half = 4; half > 0; half /= 2) if (length >= bounds[level + half]) level += half;
+            block[8 * bits + j % 32] |= (uint8_t)(level << (j / 32 * 4));
+        }
     }
 }

@@ -24,16 +24,14 @@ struct Enriching {
     uint32_t epoch = 0;
     std::vector<uint64_t> candidates;
     alignas(64) int16_t query[CODE_MAX];
+    uint32_t fresh[264], distances[268];
 
     Enriching(const Topology &topology, const Codes &codes, uint32_t links_max)
         : topology(topology), codes(codes), kernel(current_kernel()), links_max(links_max), met(1 << 14, 0) {}
 
     const uint32_t *list(uint32_t node) const { return topology.ground.data() + (size_t)node * topology.links_max; }
 
-    void decode(uint32_t node) {
-        const uint8_t *code = codes.row(node);
-        for (uint32_t d = 0; d < codes.stride; d++) query[d] = code[d];
-    }
+    void decode(uint32_t node) { codes.decode(node, query); }
 
     /// True the first time, or the second where two nodes share a place.
     bool meet(uint32_t node) {
@@ -43,8 +41,20 @@ struct Enriching {
         return true;
     }
 
-    void add(uint32_t node) {
-        candidates.push_back((uint64_t)kernel.distance(query, codes.row(node), codes.stride) << 32 | node);
+    void add(const uint32_t *nodes, uint32_t count) {
+        kernel.distances(query, codes.data.data, codes.stride, nodes, count, distances);
+        for (uint32_t i = 0; i < count; i++) candidates.push_back((uint64_t)distances[i] << 32 | nodes[i]);
+    }
+
+    /// Those of a list that were not met.
+    void add_list(const uint32_t *list) {
+        uint32_t count = 0;
+        for (uint32_t i = 0; i < topology.links_max && list[i] != UINT32_MAX; i++) {
+            __builtin_prefetch(codes.row(list[i]));
+            fresh[count] = list[i];
+            count += meet(list[i]);
+        }
+        add(fresh, count);
     }
 
     void extend(uint32_t node, uint32_t *result) {
@@ -53,20 +63,11 @@ struct Enriching {
         decode(node);
         meet(node);
         const uint32_t *own = list(node);
-        uint32_t count = 0;
-        for (; count < topology.links_max && own[count] != UINT32_MAX; count++) {
-            __builtin_prefetch(list(own[count]));
-            if (meet(own[count])) add(own[count]);
-        }
+        for (uint32_t i = 0; i < topology.links_max && own[i] != UINT32_MAX; i++) __builtin_prefetch(list(own[i]));
+        add_list(own);
         std::sort(candidates.begin(), candidates.end());
         const size_t links = candidates.size();
-        for (size_t i = 0; i < std::min<size_t>(links, 40); i++) {
-            const uint32_t *second = list((uint32_t)candidates[i]);
-            for (uint32_t j = 0; j < topology.links_max && second[j] != UINT32_MAX; j++)
-                __builtin_prefetch(codes.row(second[j]));
-            for (uint32_t j = 0; j < topology.links_max && second[j] != UINT32_MAX; j++)
-                if (meet(second[j])) add(second[j]);
-        }
+        for (size_t i = 0; i < std::min<size_t>(links, 40); i++) add_list(list((uint32_t)candidates[i]));
         choose(links, result);
     }
 
@@ -83,9 +84,12 @@ struct Enriching {
             const float far = (float)(candidates[i] >> 32);
             decode(node);
             bool keep = true;
-            for (uint32_t t = 0; keep && t < taken; t++)
-                keep = result[t] != node
-                    && slack * (float)kernel.distance(query, codes.row(result[t]), codes.stride) > far;
+            for (uint32_t t = 0; keep && t < taken; t += 4) {
+                const uint32_t part = std::min(4u, taken - t);
+                kernel.distances(query, codes.data.data, codes.stride, result + t, part, distances);
+                for (uint32_t j = 0; j < part; j++)
+                    keep = keep && result[t + j] != node && slack * (float)distances[j] > far;
+            }
             if (keep) result[taken++] = node;
         }
         while (taken < links_max) result[taken++] = UINT32_MAX;

@@ -233,6 +233,7 @@ internal import CFaiss
         _ results: inout [Neighbour]
     ) {
         let before = results.count
+        unsafe tl_rows_prefetch(&rule.columns, column(.ids, UInt64.self), searcher.found, UInt32(kept))
         for index in 0..<kept {
             let item = unsafe searcher.found[index]
             let first = unsafe Int(columns.first[Int(item.node)])
@@ -252,7 +253,7 @@ internal import CFaiss
         case .recall(let recall):
             guard !calibration.isEmpty else { return (0.4, 4000) }
             guard let index = calibration.firstIndex(where: { $0.recall >= recall }) else { return nil }
-            let entry = calibration[index]
+            let entry = SegmentCalibration.between(calibration, index, recall)
             return (entry.gamma, SegmentCalibration.expansionsMax(mean: entry.expansions))
         }
     }

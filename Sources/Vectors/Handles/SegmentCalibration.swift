@@ -14,6 +14,18 @@ enum SegmentCalibration {
     /// A few queries would go over much of the graph at any γ: they are stopped at a few times the mean.
     static func expansionsMax(mean: Float) -> Int { 32 + Int(4 * mean) }
 
+    /// The effort between an entry that is enough and the one before, which is not: as far as the recall that is asked for,
+    /// and a tenth of what is missing to 1 farther, about one standard error of 256 queries.
+    static func between(_ table: [CalibratedEffort], _ index: Int, _ recall: Float) -> CalibratedEffort {
+        guard index > 0 else { return table[index] }
+        let (low, high) = (table[index - 1], table[index])
+        let wanted = recall + (1 - recall) / 10
+        let part = min(1, max(0, (wanted - low.recall) / max(1e-6, high.recall - low.recall)))
+        return CalibratedEffort(
+            gamma: low.gamma + part * (high.gamma - low.gamma), recall: recall,
+            expansions: low.expansions + part * (high.expansions - low.expansions))
+    }
+
     static func measured(
         _ graph: OpaquePointer, nodes: Int, dimensions: Int, queries: Int, threads: Int
     ) throws(SegmentError) -> [CalibratedEffort] {

@@ -1,6 +1,8 @@
 // Times nearest neighbours in process, one query at a time on one thread, and prints JSON.
 //
 //   VectorsBench BASE.npy CALIBRATION.npy QUERIES.npy TRUTH.npy [--threads N] [--metric l2|ip|cosine] [--keep FILE]
+//                [--kernel scalar|avx2|avx512]
+//   VectorsBench --tables COUNT [--threads N]: recall and speed with identical vectors, deletions and filters
 //
 // TRUTH.npy has each calibration query's nearest rows as i32, then each query's. For recall@10 of .95 and .99 the least γ
 // is sought that reaches it on the calibration queries; the other queries are timed with it.
@@ -9,6 +11,20 @@ import Vectors
 
 let arguments = CommandLine.arguments
 func option(_ name: String) -> String? { arguments.firstIndex(of: name).map { arguments[$0 + 1] } }
+if let name = option("--kernel") {
+    let kernel = VectorKernel.allCases.first { "\($0)" == name }
+    guard let kernel, kernel.use() else {
+        print("this machine does not run \(name)")
+        exit(2)
+    }
+}
+if let count = option("--tables").flatMap({ Int($0) }) {
+    var tables = Tables(count: count, threads: Int(option("--threads") ?? "1") ?? 1)
+    for line in try tables.run() {
+        print(String(decoding: try JSONSerialization.data(withJSONObject: line, options: [.sortedKeys]), as: UTF8.self))
+    }
+    exit(0)
+}
 guard arguments.count >= 5 else {
     print("VectorsBench BASE.npy CALIBRATION.npy QUERIES.npy TRUTH.npy [options]; its source names them")
     exit(2)
@@ -114,7 +130,7 @@ for target in [0.95, 0.99] {
 }
 let facts = segment.facts
 let output: [String: Any] = [
-    "kernel": "\(VectorKernel.best)", "sealSeconds": sealing / .seconds(1), "openSeconds": opening / .seconds(1),
+    "kernel": "\(VectorKernel.current)", "sealSeconds": sealing / .seconds(1), "openSeconds": opening / .seconds(1),
     "rows": facts.rows, "nodes": facts.nodes, "linkBytes": facts.linkBytes, "codeBytes": facts.codeBytes,
     "floatBytes": facts.floatBytes, "startBytes": facts.startBytes, "columnBytes": facts.columnBytes,
     "fileBytes": facts.fileBytes, "points": points,

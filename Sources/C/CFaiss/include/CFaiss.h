@@ -5,8 +5,8 @@
 
 #include "CColumns.h"
 
-// Nearest neighbours over an HNSW graph (Malkov, Yashunin 2016) that FAISS builds and whose file FAISS reads; the search
-// over it is our own. No exception leaves this header's functions, and no file is trusted.
+// Nearest neighbours over an HNSW graph (Malkov, Yashunin 2016) whose file FAISS reads; building and searching are our
+// own. No exception leaves this header's functions, and no file is trusted.
 //
 // A node is one vector; `dimensions` floats. Distances: squared Euclidean; the negated inner product; one minus the
 // cosine (vectors and queries at length 1, half of the squared Euclidean distance). The least is the nearest.
@@ -35,9 +35,9 @@ typedef struct tl_seeker tl_seeker;
 typedef struct {
     uint32_t dimensions;
     enum tl_graph_metric metric;
-    /// Links a node gets while FAISS builds (its M), on the ground level twice as many.
+    /// Links a node gets while it is inserted (HNSW's M), on the ground level twice as many.
     uint32_t links;
-    /// How wide FAISS looks for them.
+    /// How wide they are looked for (efConstruction).
     uint32_t effort;
     /// Links a node has on the ground level in the end.
     uint32_t links_max;
@@ -125,6 +125,9 @@ void tl_seeker_free(tl_seeker *seeker);
 /// - Returns: how many were found, or UINT32_MAX when memory is short.
 uint32_t tl_graph_search(
     const tl_graph *graph, tl_seeker *seeker, const float *query, const tl_seek *seek, tl_found *found);
+
+/// Asks for the first rows of nodes that were found, before they are read one by one from a mapped file.
+void tl_rows_prefetch(const tl_columns *columns, const uint64_t *ids, const tl_found *found, uint32_t count);
 
 /// Nodes whose neighbours the last search looked at; it ended early when that is `expansions_max`.
 uint32_t tl_seeker_expansions(const tl_seeker *seeker);

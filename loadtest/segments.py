@@ -85,6 +85,7 @@ def million(arguments, table):
         eu = world.regions["eu"]
         sealed = wait("one segment", lambda: (lambda s: s["vectorsInTail"] < 1000 and s["segments"] <= 2)(
             get(eu + "/v1/status")["snapshot"]), 900)
+        time.sleep(5)
         status = get(eu + "/v1/status")["snapshot"]
         vectors = status["vectorsSealed"] + status["vectorsInTail"]
         rows += [("events sent and visible in three regions", vectors, ""), ("  in", filled, "s"),

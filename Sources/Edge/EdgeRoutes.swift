@@ -350,7 +350,7 @@ package struct EdgeRoutes: Sendable {
         json.beginObject()
         json.key("number")
         if replica.vectors.snapshot > 0 { json.value(replica.vectors.snapshot) } else { json.null() }
-        json.member("segments", replica.vectors.shipped.reduce(0) { $0 + $1.count })
+        json.member("segments", replica.vectors.segments)
         json.member("sealedHere", replica.vectors.own.reduce(0) { $0 + $1.count })
         json.member("vectorsSealed", facts.rows)
         json.member("vectorsInTail", replica.vectors.tailRows)

@@ -68,6 +68,8 @@ final class ReplicaVectors: Sendable {
 
     func collection(_ tenant: Int) -> VectorCollection { shelves[tenant].collection }
 
+    /// Segments that are searched.
+    var segments: Int { shelves.reduce(0) { $0 + $1.collection.segments.count } }
     var rows: Int { shelves.reduce(0) { $0 + $1.collection.count } }
     var tailRows: Int { shelves.reduce(0) { $0 + $1.collection.tail.counts.rows } }
 
@@ -83,9 +85,7 @@ final class ReplicaVectors: Sendable {
     /// What all segments take together.
     var facts: SegmentFacts {
         var sum = SegmentFacts()
-        for part in parts.withLock({ ($0.shipped + $0.own).flatMap { $0 } }) {
-            sum += part.live.segment.facts
-        }
+        for part in shelves.flatMap(\.collection.segments) { sum += part.segment.facts }
         return sum
     }
 

@@ -1,6 +1,7 @@
 internal import CRdkafka
 internal import Foundation
 import Service
+import Transactions
 
 /// One client of librdkafka. Children retain it.
 ///

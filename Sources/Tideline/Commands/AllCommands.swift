@@ -8,6 +8,7 @@ let allCommands: [Command] = [
     GenerateCommand.command,
     ReplayCommand.command,
     VerifyCommand.command,
+    SimulateCommand.command,
     LagCommand.command,
     FeaturesCommand.check,
     FeaturesCommand.list,

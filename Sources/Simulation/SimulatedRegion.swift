@@ -1,0 +1,56 @@
+import Foundation
+import Edge
+import Features
+import Service
+
+/// One region's process: its replica follows the simulated bus.
+final class SimulatedRegion {
+    let name: String
+    let region: Region
+    let bus: SimulatedBus.Subscriber
+    let clock: SimulatedClock
+    let folder: String
+    private var said: [UInt64]
+
+    init(name: String, folder: String, bus: SimulatedBus, clock: SimulatedClock, pipeline: Pipeline, partitions: Int)
+        throws
+    {
+        self.name = name
+        self.folder = folder
+        self.clock = clock
+        self.bus = bus.makeSubscriber()
+        said = Array(repeating: 0, count: partitions)
+        region = try Region(
+            .init(name: name, path: folder), pipeline: pipeline, model: nil, bus: self.bus,
+            log: Log(role: name, minimum: .error), clock: clock)
+    }
+
+    /// How long what was committed may be unknown to a region that calls itself fresh: the silence that it bears, a
+    /// relay's trust in what it last heard from the brokers, a heartbeat's interval and its delay on the bus.
+    static let unknownMicroseconds: Int64 = 3_000_000 + 4_000_000 + 1_000_000 + 1_000_000
+
+    /// What the region says must be true.
+    func check(_ oracle: Oracle, partitions: Int, now: Int64) {
+        let positions = region.positions
+        for (partition, position) in positions.enumerated() {
+            oracle.check(view: "region \(name)", partition, seq: position.seq, digest: position.digest)
+        }
+        if region.figures.divergences > 0 { oracle.find("region \(name) found itself different from the log") }
+        guard region.status.state(now: clock.now) == .fresh else { return }
+        for partition in 0..<partitions {
+            let applied = partition < positions.count ? positions[partition].seq : 0
+            for head in bus.heard
+            where head.partition == partition && head.at < now - 3_000_000 && head.seq > applied {
+                oracle.find(
+                    "region \(name) says fresh at \(applied) of partition \(partition), and heard of \(head.seq) "
+                        + "\((now - head.at) / 1000) ms ago")
+            }
+            let due = oracle.head(partition, by: now - Self.unknownMicroseconds)
+            if applied < due {
+                oracle.find(
+                    "region \(name) says fresh at \(applied) of partition \(partition), where \(due) was committed long ago"
+                )
+            }
+        }
+    }
+}

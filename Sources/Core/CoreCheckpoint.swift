@@ -34,14 +34,12 @@ final class CoreCheckpoint {
             else { return true }
             let seen = assembler.seenIds(of: partition)
             var entries = unsafe ByteReader(value)
-            var latest: Int64 = 0
             while let low = entries.read(UInt64.self), let high = entries.read(UInt64.self),
                 let time = entries.read(Int64.self)
             {
                 _ = seen.insert(IdentityHash(low: low, high: high), time: time)
-                latest = max(latest, time)
             }
-            seen.commit(seen.seal(now: latest))
+            seen.commit(seen.seal())
             seenUpTo[partition] = seen.position
             return true
         }
@@ -49,20 +47,20 @@ final class CoreCheckpoint {
 
     func proceed(positions: [AppliedPosition?], now: Int64) throws {
         try tiles.proceed(positions: positions, now: now, started: markSeen) { partition, position, rows in
-            try putSeen(partition, position, now: now, into: rows)
+            try putSeen(partition, position, into: rows)
         }
     }
 
     func finish(positions: [AppliedPosition?], now: Int64) throws {
         try tiles.complete(positions: positions, now: now, started: markSeen) { partition, position, rows in
-            try putSeen(partition, position, now: now, into: rows)
+            try putSeen(partition, position, into: rows)
         }
     }
 
     private func markSeen() { seenTarget = seenTarget.indices.map { assembler.seenIds(of: $0).position } }
 
     private func putSeen(
-        _ partition: Int, _ position: AppliedPosition, now: Int64, into rows: borrowing StoreBatch
+        _ partition: Int, _ position: AppliedPosition, into rows: borrowing StoreBatch
     ) throws {
         let from = seenUpTo[partition]
         let target = seenTarget[partition]
@@ -79,7 +77,7 @@ final class CoreCheckpoint {
                 unsafe Array(value.bytes))
         }
         seenUpTo[partition] = target
-        try expire(partition, before: now - assembler.pipeline.limits.duplicateWindowMicroseconds, into: rows)
+        try expire(partition, before: assembler.seenIds(of: partition).oldestKept, into: rows)
     }
 
     /// Deletes rows of ids that are all older than the window.

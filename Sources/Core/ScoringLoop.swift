@@ -143,7 +143,7 @@ package final class ScoringLoop {
                 }
             }
             guard unreadable == 0 else { throw ForeignTiles(partition: partition, seq: changes.header.seq) }
-            seen.commit(seen.seal(now: changes.header.commitTime))
+            seen.commit(seen.seal())
             position = position.advanced(by: changes)
             return true
         }
@@ -175,7 +175,7 @@ package final class ScoringLoop {
         }
         next.staged = clock.now
         position.commitTime = next.staged
-        next.seen = assembler.seal(partition: partition, now: next.staged)
+        next.seen = assembler.seal(partition: partition)
         next.header = ChangeBatchHeader(
             lineage: log.lineage, partition: UInt32(partition), seq: position.seq, firstOffset: next.batch.firstOffset,
             endOffset: next.batch.endOffset, commitTime: next.staged, watermark: position.watermark,

@@ -2,7 +2,9 @@ import Changes
 
 /// The event ids of a partition's recent past, so that what a producer sent twice is scored once.
 ///
-/// Bounded by count and by age, both stated by the pipeline. Open addressing over 128-bit hashes beside a ring in the
+/// Bounded by count and by age, both stated by the pipeline. Age is counted back from the newest id, by the times at which
+/// the log took them: what is remembered is a function of the log, whatever any machine's clock says, and however late a
+/// batch comes to be scored. Open addressing over 128-bit hashes beside a ring in the
 /// order of arrival. Not thread-safe.
 @safe package final class SeenIds {
     package struct Entry: Sendable, Equatable {
@@ -79,12 +81,18 @@ import Changes
         }
     }
 
-    /// Ends a batch: what is over the bound or too old at `now` goes. Whether the next batch knows an id does not depend
-    /// on when this one's outcome is told.
-    package func seal(now: Int64) -> Mark {
+    /// Before this time an id is too old; with none remembered, nothing is.
+    package var oldestKept: Int64 {
+        head > tail ? unsafe ring[Int(truncatingIfNeeded: head - 1) & ringMask].time - windowMicroseconds : .min
+    }
+
+    /// Ends a batch: what is over the bound or too old goes. Whether the next batch knows an id does not depend on when this
+    /// one's outcome is told.
+    package func seal() -> Mark {
+        let oldestKept = oldestKept
         while head > tail {
             let oldest = unsafe ring[Int(truncatingIfNeeded: tail) & ringMask]
-            guard count > countMax || oldest.time < now - windowMicroseconds else { break }
+            guard count > countMax || oldest.time < oldestKept else { break }
             remove(Int(truncatingIfNeeded: tail) & ringMask)
             tail += 1
         }
@@ -98,8 +106,10 @@ import Changes
     package func rollback() {
         while head > committed.head {
             head -= 1
-            remove(Int(truncatingIfNeeded: head) & ringMask)
+            // What the window has pushed out since is out of the table already.
+            if head >= tail { remove(Int(truncatingIfNeeded: head) & ringMask) }
         }
+        tail = min(tail, head)
         while tail > committed.tail {
             tail -= 1
             place(Int(truncatingIfNeeded: tail) & ringMask)

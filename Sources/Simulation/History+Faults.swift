@@ -69,14 +69,16 @@ extension History {
 
     private func cut(_ worker: SimulatedWorker) {
         note("cut from the brokers", worker.slot, worker.client.incarnation)
-        worker.client.isCut = true
-        mends.append((time.now + random.time(15_000_000), { worker.client.isCut = false }))
+        let client = worker.client
+        client.isCut = true
+        mends.append((time.now + random.time(15_000_000), { client.isCut = false }))
     }
 
     private func cutBus(_ worker: SimulatedWorker) {
         note("cut from the bus", worker.slot, worker.client.incarnation)
-        worker.publisher.isCut = true
-        mends.append((time.now + random.time(10_000_000), { worker.publisher.isCut = false }))
+        let publisher = worker.publisher
+        publisher.isCut = true
+        mends.append((time.now + random.time(10_000_000), { publisher.isCut = false }))
     }
 
     private func fillDisk(_ worker: SimulatedWorker) {
@@ -101,8 +103,9 @@ extension History {
 
     private func cut(_ region: SimulatedRegion) {
         note("region cut from the bus", regions.count, 0)
-        region.bus.isCut = true
-        mends.append((time.now + random.time(10_000_000), { region.bus.isCut = false }))
+        let bus = region.bus
+        bus.isCut = true
+        mends.append((time.now + random.time(10_000_000), { bus.isCut = false }))
     }
 
     private func cutStandby() {
@@ -138,8 +141,9 @@ extension History {
         let now = time.now
         for mend in mends where mend.at <= now { mend.mend() }
         mends.removeAll { $0.at <= now }
-        for restart in restarts where restart.at <= now { start(restart.slot, restart.folder) }
-        for restart in regionRestarts where restart.at <= now { startRegion(restart.name, restart.folder) }
+        // What starts may let others start meanwhile: each is taken when its turn comes.
+        while let restart = restarts.first(where: { $0.at <= now }) { start(restart.slot, restart.folder) }
+        while let restart = regionRestarts.first(where: { $0.at <= now }) { startRegion(restart.name, restart.folder) }
     }
 
     private func start(_ slot: Int, _ path: String) {

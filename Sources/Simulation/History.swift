@@ -67,8 +67,9 @@ final class History: Interleaving {
         brokers.onDecided = { [unowned self] partition, record in
             note("decided", partition, Int(record.seq))
             oracle.decided(
-                partition, record, appendTimes: { self.brokers.inputs[partition][$0].appendTime }, now: time.now)
+                partition, record, appendTimes: { self.brokers.inputs[partition][$0].appendTime })
         }
+        brokers.onReadable = { [unowned self] partition, seq in oracle.readable(partition, seq, now: time.now) }
         for slot in 0..<slots { restarts.append((slot, time.now, "\(folder)/core-\(slot)")) }
         for index in 0...random.below(2) { regionRestarts.append(("r\(index)", time.now, "\(folder)/r\(index)")) }
     }
@@ -119,10 +120,10 @@ final class History: Interleaving {
     private func act() {
         let choice = random.below(100)
         switch choice {
-        case 0..<14 where sent < configuration.events: send()
-        case 0..<50: if let worker = pick(workers, where: isReady) { run(worker) }
-        case 50..<66: if let worker = pick(workers, where: isReady) { relay(worker) }
-        case 66..<70: if random.oneIn(3) { relay(standby) }
+        case 0..<4 where sent < configuration.events: send()
+        case 0..<48: if let worker = pick(workers, where: isReady) { run(worker) }
+        case 48..<64: if let worker = pick(workers, where: isReady) { relay(worker) }
+        case 64..<66: if random.oneIn(3) { relay(standby) }
         default: if let region = pick(regions, where: { _ in true }) { follow(region) }
         }
     }
@@ -201,9 +202,8 @@ final class History: Interleaving {
 
     private func follow(_ region: SimulatedRegion) {
         do {
-            for _ in 0..<(1 + random.below(12)) {
-                guard try region.region.step(waitMicroseconds: 0) else { break }
-            }
+            // To the end: what it has not read yet it cannot know of.
+            while try region.region.step(waitMicroseconds: 0) {}
         } catch { oracle.find("region \(region.name) ended: \(error)") }
         region.check(oracle, partitions: partitions, now: time.now)
         fold(region.region.positions.reduce(0) { $0 &* 31 &+ $1.seq })
@@ -239,8 +239,8 @@ final class History: Interleaving {
         let until = time.now + microseconds
         if isStill { workers.first { $0.client === client }?.pausedUntil = until }
         while time.now < until {
-            pass(min(until - time.now, 1 + random.time(max(20_000, microseconds / 6))))
-            nest(2)
+            pass(min(until - time.now, 1 + random.time(400_000)))
+            nest(3)
         }
         guard !client.isDead else { throw SimulatedFailure(.dead) }
     }
@@ -305,7 +305,7 @@ final class History: Interleaving {
     // MARK: the trace
 
     func note(_ what: StaticString, _ a: Int, _ b: Int, _ c: Int = 0) {
-        what.withUTF8Buffer { for byte in unsafe $0 { fold(UInt64(byte)) } }
+        what.withUTF8Buffer { text in unsafe text.forEach { fold(UInt64($0)) } }
         for value in [a, b, c] { fold(UInt64(bitPattern: Int64(value))) }
         fold(UInt64(bitPattern: time.now))
         if configuration.traces {

@@ -14,11 +14,17 @@ final class Oracle {
         /// The digest, the position and each terminal's count after each batch, from before the first on.
         var digests: [UInt64] = [0]
         var terminals: [[Int]] = [Array(repeating: 0, count: EventSource.terminals)]
-        var decidedAt: [Int64] = [0]
+        /// When each batch could be read by all.
+        var readableAt: [Int64] = [0]
         var customers: [Int: (count: Int, sum: Int)] = [:]
         /// Remembered ids, oldest first, and when the brokers took each.
         var remembered: [(id: Int, at: Int64)] = []
+        /// When each id was scored last, and how many were before it.
+        var scored: [Int: (at: Int64, number: Int)] = [:]
+        var scoredCount = 0
     }
+
+    private static let window = Int64(EventSource.duplicateSeconds) * 1_000_000
 
     private var partitions: [Partition]
     private let lineage: Lineage
@@ -41,9 +47,17 @@ final class Oracle {
     func head(_ partition: Int) -> UInt64 { partitions[partition].seq }
     func position(_ partition: Int) -> UInt64 { partitions[partition].position }
 
-    /// The last batch that was decided by then.
+    /// The last batch that all could read by then.
     func head(_ partition: Int, by time: Int64) -> UInt64 {
-        UInt64((partitions[partition].decidedAt.lastIndex { $0 <= time }) ?? 0)
+        UInt64((partitions[partition].readableAt.lastIndex { $0 <= time }) ?? 0)
+    }
+
+    func readable(_ partition: Int, _ seq: UInt64, now: Int64) {
+        guard violation == nil else { return }
+        guard Int(seq) == partitions[partition].readableAt.count else {
+            return find("batch \(seq) of partition \(partition) is read out of order")
+        }
+        partitions[partition].readableAt.append(now)
     }
 
     /// What a view that stands at a seq must have as its digest.
@@ -69,12 +83,11 @@ final class Oracle {
 
     // MARK: a decided batch
 
-    func decided(_ partition: Int, _ record: SimulatedBrokers.Record, appendTimes: (Int) -> Int64, now: Int64) {
+    func decided(_ partition: Int, _ record: SimulatedBrokers.Record, appendTimes: (Int) -> Int64) {
         guard violation == nil else { return }
         do {
             let batch = try unsafe record.changes.withUnsafeBytes { try unsafe ChangeBatch(decoding: $0) }
             try take(batch, partition, record, appendTimes)
-            partitions[partition].decidedAt.append(now)
         } catch { find("\(error)") }
     }
 
@@ -149,7 +162,16 @@ final class Oracle {
                     expected.duplicates += 1
                     continue
                 }
-                partitions[partition].remembered.append((id, appendTimes(Int(offset))))
+                let at = appendTimes(Int(offset))
+                if let last = partitions[partition].scored[id], at - last.at <= Self.window,
+                    partitions[partition].scoredCount - last.number < EventSource.duplicateIdsMax
+                {
+                    find(
+                        "event e\(id) is scored twice within the window, at offset \(offset) of partition \(partition)")
+                }
+                partitions[partition].scored[id] = (at, partitions[partition].scoredCount)
+                partitions[partition].scoredCount += 1
+                partitions[partition].remembered.append((id, at))
                 terminals[terminal] += 1
                 let known = partitions[partition].customers[customer] ?? (0, 0)
                 let now = (count: known.count + 1, sum: known.sum + amount)
@@ -162,9 +184,9 @@ final class Oracle {
             }
         }
         partitions[partition].terminals.append(terminals)
-        let oldest = header.commitTime - Int64(EventSource.duplicateSeconds) * 1_000_000
-        var gone = 0
         let remembered = partitions[partition].remembered
+        let oldest = (remembered.last?.at ?? 0) - Self.window
+        var gone = 0
         while gone < remembered.count,
             remembered.count - gone > EventSource.duplicateIdsMax || remembered[gone].at < oldest
         { gone += 1 }

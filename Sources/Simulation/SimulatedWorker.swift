@@ -113,7 +113,7 @@ struct StandbyChangelog: ChangelogSource, @unchecked Sendable {
     func batches(
         of partition: Int, after seq: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool
     ) throws {
-        try brokers.committed(partition) { record in
+        try brokers.committed(partition, after: seq) { record in
             guard record.seq > seq else { return true }
             return try unsafe record.changes.withUnsafeBytes { try unsafe visit(record.seq, $0) }
         }

@@ -70,8 +70,8 @@ final class OwnedPartition<Brokers: Cluster>: @unchecked Sendable {
         }
     }
 
-    /// Writes one transaction. `lastSeq` reads the changelog's end, for an outcome that nobody told.
-    func commit(_ commit: StagedCommit, lastSeq: () throws -> UInt64) throws -> CommitOutcome {
+    /// Writes one transaction. `standing` reads from the changelog what became of one whose outcome nobody told.
+    func commit(_ commit: StagedCommit, standing: () throws -> CommitOutcome) throws -> CommitOutcome {
         let producer = producers[turn]
         do {
             try producer.begin()
@@ -80,14 +80,14 @@ final class OwnedPartition<Brokers: Cluster>: @unchecked Sendable {
             turn = 1 - turn
             return .committed
         } catch {
-            return try settle(error, commit.seq, producer, lastSeq)
+            return try settle(error, commit.seq, producer, standing)
         }
     }
 
     /// What a failed commit means. An outcome that is not known is never followed by an abort: both ids are initialised
     /// again, which waits until the old outcome stands, and the changelog tells.
     private func settle(
-        _ error: Brokers.Producer.Failure, _ seq: UInt64, _ producer: Brokers.Producer, _ lastSeq: () throws -> UInt64
+        _ error: Brokers.Producer.Failure, _ seq: UInt64, _ producer: Brokers.Producer, _ standing: () throws -> CommitOutcome
     ) throws -> CommitOutcome {
         if error.isFenced { return .lost }
         if error.isAbortable {
@@ -102,9 +102,9 @@ final class OwnedPartition<Brokers: Cluster>: @unchecked Sendable {
         }
         log.warning("outcome uncertain", ["partition": partition, "seq": seq, "because": error.description])
         if let planted = planted(error) { return planted }
-        let early = variant == .endBeforeInit ? try lastSeq() : nil
+        let early = variant == .endBeforeInit ? try standing() : nil
         try takeOver()
-        return try (early ?? lastSeq()) >= seq ? .committed : .aborted
+        return try early ?? standing()
     }
 
     /// What a broken variant makes of an outcome that is not known; `nil` in the sound protocol.

@@ -203,7 +203,7 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
 
     package func commit(_ commit: StagedCommit) throws -> CommitOutcome {
         guard let place = lock.withLock({ owned[commit.partition] }) else { return .lost }
-        let outcome = try place.commit(commit) { [cluster] in try cluster.changelogEnd(of: commit.partition) }
+        let outcome = try place.commit(commit) { try standing(of: commit) }
         switch outcome {
         case .committed:
             contact.heard()
@@ -220,6 +220,20 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
             lock.withLock { retakes.append(commit.partition) }
         }
         return outcome
+    }
+
+    /// What the changelog says of a batch, once nothing is open. A batch of its seq is not enough: before our ids were
+    /// initialised again another worker may have taken the partition and committed its own. Then all is read again.
+    private func standing(of commit: StagedCommit) throws -> CommitOutcome {
+        let end = try cluster.changelogEnd(of: commit.partition)
+        guard end >= commit.seq else { return .aborted }
+        guard end == commit.seq else { return .lost }
+        var isOurs = false
+        try unsafe cluster.changelog(of: commit.partition, after: commit.seq - 1) { _, encoded in
+            isOurs = unsafe encoded.elementsEqual(commit.changes)
+            return false
+        }
+        return isOurs ? .committed : .lost
     }
 
     /// Once a second, for lag tools, and for a pipeline that has not committed yet.

@@ -51,6 +51,9 @@ final class SimulatedBrokers {
     private(set) var inputs: [[Event]]
     private(set) var inputLows: [UInt64]
     private(set) var changelogs: [[Record]]
+    /// The committed records before the first that is not marked, and where that stands.
+    private var readable: [[Int]]
+    private var unmarked: [Int]
     private var coordinators: [[Coordinator]]
     private var late: [LateRequest] = []
     var group: SimulatedGroup
@@ -58,6 +61,9 @@ final class SimulatedBrokers {
     var markerDelay: () -> Int64 = { 0 }
     /// A transaction is decided: its records count, whenever their marker lands.
     var onDecided: (_ partition: Int, _ record: Record) -> Void = { _, _ in }
+
+    /// A committed record can be read by all.
+    var onReadable: (_ partition: Int, _ seq: UInt64) -> Void = { _, _ in }
 
     static let transactionTimeout: Int64 = 10_000_000
 
@@ -68,6 +74,8 @@ final class SimulatedBrokers {
         inputs = Array(repeating: [], count: partitions)
         inputLows = Array(repeating: 0, count: partitions)
         changelogs = Array(repeating: [], count: partitions)
+        readable = Array(repeating: [], count: partitions)
+        unmarked = Array(repeating: 0, count: partitions)
         coordinators = Array(repeating: [Coordinator(), Coordinator()], count: partitions)
         group = SimulatedGroup(partitions: partitions)
     }
@@ -168,28 +176,30 @@ final class SimulatedBrokers {
         }
         coordinators[partition][id].records = []
         coordinators[partition][id].markedAt = nil
+        while unmarked[partition] < changelogs[partition].count {
+            let index = unmarked[partition]
+            switch changelogs[partition][index].state {
+            case .open, .prepared: return
+            case .aborted: break
+            case .committed:
+                readable[partition].append(index)
+                onReadable(partition, changelogs[partition][index].seq)
+            }
+            unmarked[partition] += 1
+        }
     }
 
     // MARK: reading
 
-    /// Visits the committed records before the first that is not marked, while `visit` says so.
-    func committed(_ partition: Int, _ visit: (Record) throws -> Bool) rethrows {
-        for record in changelogs[partition] {
-            switch record.state {
-            case .open, .prepared: return
-            case .committed: if try !visit(record) { return }
-            case .aborted: continue
-            }
+    /// Visits the committed records after the first `count`, up to the first that is not marked, while `visit` says so.
+    func committed(_ partition: Int, after count: UInt64, _ visit: (Record) throws -> Bool) rethrows {
+        for index in readable[partition].dropFirst(Int(count)) {
+            if try !visit(changelogs[partition][index]) { return }
         }
     }
 
     /// The seq of the last committed record that can be read.
     func changelogEnd(_ partition: Int) -> UInt64 {
-        var seq: UInt64 = 0
-        committed(partition) {
-            seq = $0.seq
-            return true
-        }
-        return seq
+        readable[partition].last.map { changelogs[partition][$0].seq } ?? 0
     }
 }

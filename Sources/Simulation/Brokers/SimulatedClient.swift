@@ -106,7 +106,7 @@ final class SimulatedClient: Cluster, @unchecked Sendable {
         _ partition: Int, after seq: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool
     ) throws {
         var next = seq + 1
-        try brokers.committed(partition) { record in
+        try brokers.committed(partition, after: seq) { record in
             guard record.seq >= next else { return true }
             guard record.seq == next else {
                 throw Violation("batch \(record.seq) of partition \(partition) is read where \(next) was due")

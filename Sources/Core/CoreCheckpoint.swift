@@ -26,22 +26,24 @@ final class CoreCheckpoint {
     /// Loads what the view holds of this lineage. A view of another log is not touched: it is an error.
     func restore(lineage: Lineage) throws {
         restored = try tiles.restore(lineage: lineage)
+        var remembered: [[SeenIds.Entry]] = Array(repeating: [], count: assembler.state.partitions)
         let iterator = StoreIterator(view.store)
         try unsafe iterator.forEach(prefix: [View.Prefix.seen]) { key, value in
             var reader = unsafe ByteReader(UnsafeRawBufferPointer(rebasing: key[1...]))
             guard let partition = reader.read(UInt32.self).map({ Int(UInt32(bigEndian: $0)) }),
                 partition < assembler.state.partitions
             else { return true }
-            let seen = assembler.seenIds(of: partition)
             var entries = unsafe ByteReader(value)
             while let low = entries.read(UInt64.self), let high = entries.read(UInt64.self),
                 let time = entries.read(Int64.self)
             {
-                _ = seen.insert(IdentityHash(low: low, high: high), time: time)
+                remembered[partition].append(SeenIds.Entry(hash: IdentityHash(low: low, high: high), time: time))
             }
-            seen.commit(seen.seal())
-            seenUpTo[partition] = seen.position
             return true
+        }
+        for (partition, entries) in remembered.enumerated() {
+            assembler.seenIds(of: partition).restore(entries)
+            seenUpTo[partition] = assembler.seenIds(of: partition).position
         }
     }
 
@@ -64,7 +66,7 @@ final class CoreCheckpoint {
     ) throws {
         let from = seenUpTo[partition]
         let target = seenTarget[partition]
-        let entries = assembler.seenIds(of: partition).entries(since: from).prefix(Int(target - min(target, from)))
+        let entries = assembler.seenIds(of: partition).entries(from: from, to: target)
         if !entries.isEmpty {
             var value = ByteWriter(capacity: entries.count * 24)
             for entry in entries {

@@ -11,6 +11,14 @@ final class SimulatedClock: WallClock, @unchecked Sendable {
     }
 
     private let time: Time
+    /// As the process reads it.
+    private(set) lazy var steady = SteadyClock(Shown(clock: self))
+
+    /// `@unchecked Sendable`: a history runs in one thread.
+    private struct Shown: WallClock, @unchecked Sendable {
+        unowned let clock: SimulatedClock
+        var now: Int64 { clock.now }
+    }
     /// How far this process's clock was set from the true time, microseconds.
     private(set) var offset: Int64
 

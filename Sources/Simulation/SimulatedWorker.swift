@@ -48,13 +48,14 @@ final class SimulatedWorker {
         let quiet = Log(role: "core", minimum: .error)
         var configuration = TransactionalLog<SimulatedClient>.Configuration()
         configuration.variant = variant
-        log = try TransactionalLog(client, configuration, log: quiet, clock: clock)
+        log = try TransactionalLog(client, configuration, log: quiet, clock: clock.steady)
         loop = try ScoringLoop(
-            log: log, view: view, pipeline: pipeline, model: nil, figures: figures, clock: clock, eventsMax: batchMax,
+            log: log, view: view, pipeline: pipeline, model: nil, figures: figures, clock: clock.steady,
+            eventsMax: batchMax,
             variant: variant)
         publisher = SimulatedBus.Publisher(bus)
         relay = Relay(
-            source: WorkerChangelog(log: log, figures: figures), publisher: publisher, log: quiet, clock: clock)
+            source: WorkerChangelog(log: log, figures: figures), publisher: publisher, log: quiet, clock: clock.steady)
     }
 
     var isDiskFull: Bool { disk.isFull }

@@ -216,10 +216,13 @@ final class History: Interleaving {
     func pass(_ client: SimulatedClient, _ step: StaticString) throws(SimulatedFailure) {
         guard !client.isDead else { throw SimulatedFailure(.dead) }
         pass(random.time(1500))
-        if !isCalm, step.utf8CodeUnitCount != 4 || depth == 0 {
+        if !isCalm, !step.hasPrefix("poll") {
             if random.oneIn(500) {
                 note("dies in a call", client.slot, client.incarnation)
                 client.isDead = true
+            } else if isInit(step), random.oneIn(4) {
+                // Where two take a partition over at once.
+                nest(1 + random.below(40))
             } else if random.oneIn(12) {
                 nest(1 + random.below(8))
             } else if random.oneIn(120) {
@@ -229,6 +232,8 @@ final class History: Interleaving {
         }
         guard !client.isDead else { throw SimulatedFailure(.dead) }
     }
+
+    private func isInit(_ step: StaticString) -> Bool { step.hasPrefix("init") }
 
     func wait(_ client: SimulatedClient, microseconds: Int64) throws(SimulatedFailure) {
         try wait(client, microseconds: microseconds, isStill: false)
@@ -317,4 +322,10 @@ final class History: Interleaving {
 
     /// Method: FNV-1a, a word at a time.
     private func fold(_ value: UInt64) { hash = (hash ^ value) &* 0x0000_0100_0000_01B3 }
+}
+
+extension StaticString {
+    fileprivate func hasPrefix(_ prefix: StaticString) -> Bool {
+        withUTF8Buffer { text in prefix.withUTF8Buffer { unsafe text.starts(with: $0) } }
+    }
 }

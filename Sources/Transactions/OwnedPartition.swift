@@ -23,17 +23,21 @@ final class OwnedPartition<Brokers: Cluster>: @unchecked Sendable {
     var settled: UInt64?
     /// When a batch was last taken, microseconds since 1970.
     var takenAt: Int64 = 0
+    /// When it was last known that nobody else commits to the partition; under the log's lock, as is `isCommitting`.
+    var heldAt: Int64
+    var isCommitting = false
 
     /// After so long without an answer the outcome of a commit is uncertain.
     private let commitMilliseconds: Int32 = 15_000
 
     /// `takeOvers`: how many this worker has done, which decides nothing in the sound protocol.
-    init(_ partition: Int, _ cluster: Brokers, log: Log, variant: ProtocolVariant, takeOvers: Int) {
+    init(_ partition: Int, _ cluster: Brokers, log: Log, variant: ProtocolVariant, takeOvers: Int, now: Int64) {
         self.partition = partition
         self.cluster = cluster
         self.log = log
         self.variant = variant
         self.takeOvers = takeOvers
+        heldAt = now
     }
 
     /// Lets go of the partition. A commit that is under way on another thread keeps its producers until it ends.

@@ -67,6 +67,7 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
         while true {
             if let step = try change() { return step }
             let now = clock.now
+            if isTakenSilently(now), let step = try change() { return step }
             reportPositions(now)
             var wakeAt = deadline
             for step in 0..<partitions {
@@ -190,7 +191,8 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
         giveUp(partition)
         let early = configuration.variant == .endBeforeInit ? try cluster.changelogEnd(of: partition) : nil
         let place = OwnedPartition(
-            partition, cluster, log: log, variant: configuration.variant, takeOvers: takeOvers)
+            partition, cluster, log: log, variant: configuration.variant, takeOvers: takeOvers,
+            now: clock.now)
         takeOvers += 1
         try place.takeOver()
         // Nothing is open now: what stands in the changelog is all that there is.
@@ -203,6 +205,13 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
 
     package func commit(_ commit: StagedCommit) throws -> CommitOutcome {
         guard let place = lock.withLock({ owned[commit.partition] }) else { return .lost }
+        lock.withLock { place.isCommitting = true }
+        defer {
+            lock.withLock {
+                place.isCommitting = false
+                place.heldAt = clock.now
+            }
+        }
         let outcome = try place.commit(commit) { try standing(of: commit) }
         switch outcome {
         case .committed:
@@ -235,6 +244,37 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
         }
         return isOurs ? .committed : .lost
     }
+
+    /// A worker that was given a partition, stood still in its takeover and goes on after another has taken it, commits
+    /// before it hears of that. The other is fenced, and learns so at its next commit: in a partition without events that
+    /// may be never, and until then its heartbeats would vouch for an end that is not the log's. So it looks, where nothing
+    /// was committed for a second, one partition at a time. Returns whether there is something to retake.
+    private func isTakenSilently(_ now: Int64) -> Bool {
+        let idle: (partition: Int, head: UInt64)? = lock.withLock {
+            for partition in 0..<partitions {
+                // A batch that was taken lately may be on its way.
+                guard let place = owned[partition], !place.isCommitting, place.input != nil,
+                    now - max(place.heldAt, place.takenAt) > Self.idleMicroseconds, let head = heads[partition]
+                else { continue }
+                place.heldAt = now
+                return (partition, head)
+            }
+            return nil
+        }
+        guard let (partition, head) = idle else { return false }
+        do {
+            guard try cluster.changelogEnd(of: partition) > head else { return false }
+        } catch {
+            log.debug("an idle partition could not be looked at", ["partition": partition, "because": "\(error)"])
+            return false
+        }
+        log.warning("taken by another worker meanwhile", ["partition": partition, "seq": head])
+        giveUp(partition)
+        lock.withLock { retakes.append(partition) }
+        return true
+    }
+
+    private static var idleMicroseconds: Int64 { 1_000_000 }
 
     /// Once a second, for lag tools, and for a pipeline that has not committed yet.
     private func reportPositions(_ now: Int64) {

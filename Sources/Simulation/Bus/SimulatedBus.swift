@@ -110,7 +110,14 @@ final class SimulatedBus: @unchecked Sendable {
         private var wasCut = false
         /// The heartbeats that were handed over: the partition, its head, and when.
         private(set) var heard: [(partition: Int, seq: UInt64, at: Int64)] = []
-        var isCut = false { didSet { if isCut { wasCut = true } } }
+        /// What is on its way when the connection goes is lost; what has come is there.
+        var isCut = false {
+            didSet {
+                guard isCut else { return }
+                wasCut = true
+                queue.removeAll { $0.at > bus.time.now }
+            }
+        }
 
         fileprivate init(_ bus: SimulatedBus) { self.bus = bus }
 
@@ -121,12 +128,8 @@ final class SimulatedBus: @unchecked Sendable {
             queue.insert((at, message), at: place)
         }
 
-        /// Whether a message has come.
-        var hasMessage: Bool { !isCut && (queue.first.map { $0.at <= bus.time.now } ?? false) }
-
         func next(waitMicroseconds: Int) -> BusMessage? {
-            guard !isCut else { return nil }
-            if wasCut {
+            if wasCut, !isCut {
                 wasCut = false
                 return .reconnected
             }

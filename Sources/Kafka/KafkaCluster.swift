@@ -38,8 +38,8 @@ final class KafkaCluster: Cluster {
 
     func retire(_ owner: any Sendable) { Self.reaper.async { withExtendedLifetime(owner) {} } }
 
-    func join(_ contact: Contact) throws -> Membership {
-        try Membership(configuration, instance: configuration.instance(slot: slot), contact: contact, log: log)
+    func join() throws -> Membership {
+        try Membership(configuration, instance: configuration.instance(slot: slot), log: log)
     }
 
     func inputBounds(of partition: Int) throws -> (low: UInt64, high: UInt64) {

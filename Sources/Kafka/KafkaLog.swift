@@ -61,7 +61,7 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
 
     package func changelogEnd(of partition: Int) -> UInt64? { transactions.changelogEnd(of: partition) }
 
-    package var isAnswering: Bool { transactions.isAnswering }
+    package func vouchedEnd(of partition: Int) -> UInt64? { transactions.vouchedEnd(of: partition) }
 
     package var memory: StoreMemory? { nil }
 

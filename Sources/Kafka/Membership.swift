@@ -13,15 +13,13 @@ import Transactions
     private let lock = NSLock()
     private var assignment = GroupAssignment()
 
-    /// Joins the group. `instance` is the slot: whoever presents it has its partitions at once. `contact` hears of each
-    /// report that the group has taken.
-    init(_ configuration: KafkaConfiguration, instance: String, contact: Contact, log: Log) throws(KafkaError) {
+    /// Joins the group. `instance` is the slot: whoever presents it has its partitions at once.
+    init(_ configuration: KafkaConfiguration, instance: String, log: Log) throws(KafkaError) {
         topic = configuration.input
         hooks = ClientHooks()
         hooks.log = log
         let box = MembershipBox()
         hooks.membership = box
-        hooks.contact = contact
         client = try KafkaClient(.consumer, configuration.group("group", instance: instance), hooks: hooks)
         unsafe rd_kafka_poll_set_consumer(client.handle)
         box.membership = self

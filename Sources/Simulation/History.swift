@@ -40,6 +40,8 @@ final class History: Interleaving {
     private(set) var steps = 0
     /// No faults any more.
     private(set) var isCalm = false
+    /// Nothing is sent for a while.
+    var isQuiet = false
     var incarnations = 0
     private var depth = 0
     private var depthMax = 3
@@ -150,6 +152,7 @@ final class History: Interleaving {
     }
 
     private func send() {
+        guard !isQuiet else { return }
         for _ in 0...random.below(12) where sent < configuration.events {
             let made = source.make(partitions: partitions, now: time.now, &random)
             brokers.append(made.partition, made.bytes)
@@ -225,7 +228,7 @@ final class History: Interleaving {
                 nest(1 + random.below(40))
             } else if random.oneIn(12) {
                 nest(1 + random.below(8))
-            } else if random.oneIn(120) {
+            } else if random.oneIn(120), depth < depthMax {
                 note("stands still in a call", client.slot, client.incarnation)
                 try wait(client, microseconds: random.time(20_000_000), isStill: true)
             }
@@ -251,7 +254,7 @@ final class History: Interleaving {
     }
 
     /// Others run while a call is under way.
-    private func nest(_ count: Int) {
+    func nest(_ count: Int) {
         guard depth < depthMax else { return }
         depth += 1
         defer { depth -= 1 }

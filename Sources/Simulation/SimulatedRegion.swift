@@ -10,16 +10,16 @@ final class SimulatedRegion {
     let bus: SimulatedBus.Subscriber
     let clock: SimulatedClock
     let folder: String
-    private var said: [UInt64]
+    /// When it last did something, and how long it had done nothing before: what came meanwhile, it takes for new.
+    private var steps: [(at: Int64, asleep: Int64)] = []
 
-    init(name: String, folder: String, bus: SimulatedBus, clock: SimulatedClock, pipeline: Pipeline, partitions: Int)
+    init(name: String, folder: String, bus: SimulatedBus, clock: SimulatedClock, pipeline: Pipeline)
         throws
     {
         self.name = name
         self.folder = folder
         self.clock = clock
         self.bus = bus.makeSubscriber()
-        said = Array(repeating: 0, count: partitions)
         region = try Region(
             .init(name: name, path: folder), pipeline: pipeline, model: nil, bus: self.bus,
             log: Log(role: name, minimum: .error), clock: clock.steady)
@@ -33,6 +33,9 @@ final class SimulatedRegion {
 
     /// What the region says must be true.
     func check(_ oracle: Oracle, partitions: Int, now: Int64) {
+        steps.append((now, now - (steps.last?.at ?? now)))
+        steps.removeAll { $0.at < now - Self.silenceMicroseconds }
+        let asleep = steps.reduce(0) { max($0, $1.asleep) }
         let positions = region.positions
         for (partition, position) in positions.enumerated() {
             oracle.check(view: "region \(name)", partition, seq: position.seq, digest: position.digest)
@@ -47,11 +50,14 @@ final class SimulatedRegion {
                     "region \(name) says fresh at \(applied) of partition \(partition), and heard of \(head.seq) "
                         + "\((now - head.at) / 1000) ms ago")
             }
-            let due = oracle.head(partition, by: now - Self.unknownMicroseconds)
+            let due = oracle.head(partition, by: now - Self.unknownMicroseconds - asleep)
             if applied < due {
+                let last = bus.heard.filter { $0.partition == partition }.suffix(4).map {
+                    "\($0.seq) \((now - $0.at) / 1000) ms ago"
+                }
                 oracle.find(
-                    "region \(name) says fresh at \(applied) of partition \(partition), where \(due) was committed long ago"
-                )
+                    "region \(name) says fresh at \(applied) of partition \(partition), where \(due) was committed long ago; "
+                        + "it heard of \(last.joined(separator: ", "))")
             }
         }
     }

@@ -90,7 +90,7 @@ struct WorkerChangelog: ChangelogSource {
     ) throws { try unsafe log.changelog(of: partition, after: seq, visit) }
 
     func head(of partition: Int) -> Heartbeat.Head? {
-        guard log.isAnswering, let end = log.changelogEnd(of: partition) else { return nil }
+        guard let end = log.vouchedEnd(of: partition) else { return nil }
         guard let position = figures.current.positions[partition], position.seq == end else {
             return .init(partition: UInt32(partition), seq: end, digest: 0, commitTime: 0, watermark: 0)
         }

@@ -17,8 +17,8 @@ package protocol Cluster: AnyObject, Sendable {
     func makeProducer(of partition: Int, id: Int) throws -> Producer
     /// Lets go of what holds clients, without waiting for their end.
     func retire(_ owner: any Sendable)
-    /// Joins the group in this worker's slot. `contact` hears of each answer.
-    func join(_ contact: Contact) throws -> Group
+    /// Joins the group in this worker's slot.
+    func join() throws -> Group
 
     /// The first offset that the input still has of a partition, and the one after its last committed event.
     func inputBounds(of partition: Int) throws -> (low: UInt64, high: UInt64)

@@ -23,21 +23,22 @@ final class OwnedPartition<Brokers: Cluster>: @unchecked Sendable {
     var settled: UInt64?
     /// When a batch was last taken, microseconds since 1970.
     var takenAt: Int64 = 0
-    /// When it was last known that nobody else commits to the partition; under the log's lock, as is `isCommitting`.
-    var heldAt: Int64
+    /// When it was last known that nobody else commits to the partition, and when that was last asked; under the log's lock,
+    /// as is `isCommitting`.
+    var heldAt: Int64 = 0
+    var lookedAt: Int64 = 0
     var isCommitting = false
 
     /// After so long without an answer the outcome of a commit is uncertain.
     private let commitMilliseconds: Int32 = 15_000
 
     /// `takeOvers`: how many this worker has done, which decides nothing in the sound protocol.
-    init(_ partition: Int, _ cluster: Brokers, log: Log, variant: ProtocolVariant, takeOvers: Int, now: Int64) {
+    init(_ partition: Int, _ cluster: Brokers, log: Log, variant: ProtocolVariant, takeOvers: Int) {
         self.partition = partition
         self.cluster = cluster
         self.log = log
         self.variant = variant
         self.takeOvers = takeOvers
-        heldAt = now
     }
 
     /// Lets go of the partition. A commit that is under way on another thread keeps its producers until it ends.
@@ -91,7 +92,8 @@ final class OwnedPartition<Brokers: Cluster>: @unchecked Sendable {
     /// What a failed commit means. An outcome that is not known is never followed by an abort: both ids are initialised
     /// again, which waits until the old outcome stands, and the changelog tells.
     private func settle(
-        _ error: Brokers.Producer.Failure, _ seq: UInt64, _ producer: Brokers.Producer, _ standing: () throws -> CommitOutcome
+        _ error: Brokers.Producer.Failure, _ seq: UInt64, _ producer: Brokers.Producer,
+        _ standing: () throws -> CommitOutcome
     ) throws -> CommitOutcome {
         if error.isFenced { return .lost }
         if error.isAbortable {

@@ -19,7 +19,6 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
     private let log: Log
     private let clock: any WallClock
     private var group: Brokers.Group
-    private let contact: Contact
     /// When this worker found itself fenced out of its slot, lately.
     private var fencings: [Int64] = []
     private let recent: RecentBatches
@@ -56,8 +55,7 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
         self.log = log
         self.clock = clock
         recent = RecentBatches(partitions: cluster.partitions)
-        contact = Contact(clock)
-        group = try cluster.join(contact)
+        group = try cluster.join()
     }
 
     // MARK: the scoring loop's side
@@ -124,7 +122,7 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
         log.warning("joining the group anew", ["because": "\(error)", "times": fencings.count])
         for partition in 0..<partitions { giveUp(partition) }
         lock.withLock { retakes.removeAll() }
-        group = try cluster.join(contact)
+        group = try cluster.join()
         return .revoked(partition: nil)
     }
 
@@ -191,11 +189,11 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
         giveUp(partition)
         let early = configuration.variant == .endBeforeInit ? try cluster.changelogEnd(of: partition) : nil
         let place = OwnedPartition(
-            partition, cluster, log: log, variant: configuration.variant, takeOvers: takeOvers,
-            now: clock.now)
+            partition, cluster, log: log, variant: configuration.variant, takeOvers: takeOvers)
         takeOvers += 1
         try place.takeOver()
         // Nothing is open now: what stands in the changelog is all that there is.
+        place.heldAt = clock.now
         let end = try early ?? cluster.changelogEnd(of: partition)
         lock.withLock {
             owned[partition] = place
@@ -206,20 +204,17 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
     package func commit(_ commit: StagedCommit) throws -> CommitOutcome {
         guard let place = lock.withLock({ owned[commit.partition] }) else { return .lost }
         lock.withLock { place.isCommitting = true }
-        defer {
-            lock.withLock {
-                place.isCommitting = false
-                place.heldAt = clock.now
-            }
-        }
+        defer { lock.withLock { place.isCommitting = false } }
+        // What is known is as old as the question, not as the answer: a process may have stood still meanwhile.
+        let asked = clock.now
         let outcome = try place.commit(commit) { try standing(of: commit) }
         switch outcome {
         case .committed:
-            contact.heard()
             unsafe recent.append(commit.partition, commit.seq, unsafe commit.changes)
             lock.withLock {
                 heads[commit.partition] = commit.seq
                 place.settled = commit.endOffset
+                place.heldAt = asked
             }
             onCommit?(commit.partition, commit.seq)
         case .aborted: log.warning("aborted", ["partition": commit.partition, "seq": commit.seq])
@@ -254,16 +249,20 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
             for partition in 0..<partitions {
                 // A batch that was taken lately may be on its way.
                 guard let place = owned[partition], !place.isCommitting, place.input != nil,
-                    now - max(place.heldAt, place.takenAt) > Self.idleMicroseconds, let head = heads[partition]
+                    now - max(place.heldAt, place.lookedAt, place.takenAt) > Self.idleMicroseconds,
+                    let head = heads[partition]
                 else { continue }
-                place.heldAt = now
+                place.lookedAt = now
                 return (partition, head)
             }
             return nil
         }
         guard let (partition, head) = idle else { return false }
         do {
-            guard try cluster.changelogEnd(of: partition) > head else { return false }
+            guard try cluster.changelogEnd(of: partition) > head else {
+                lock.withLock { owned[partition]?.heldAt = now }
+                return false
+            }
         } catch {
             log.debug("an idle partition could not be looked at", ["partition": partition, "because": "\(error)"])
             return false
@@ -275,6 +274,8 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
     }
 
     private static var idleMicroseconds: Int64 { 1_000_000 }
+    /// So long what was known of a partition's end may be told to others.
+    private static var vouchMicroseconds: Int64 { 4_000_000 }
 
     /// Once a second, for lag tools, and for a pipeline that has not committed yet.
     private func reportPositions(_ now: Int64) {
@@ -307,8 +308,13 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
 
     package func changelogEnd(of partition: Int) -> UInt64? { lock.withLock { heads[partition] } }
 
-    /// The brokers have answered lately, so what we know of the log's end still holds.
-    package var isAnswering: Bool { contact.isRecent }
+    /// The partition's end, where a commit or a look at the brokers has shown lately that nobody else commits to it.
+    package func vouchedEnd(of partition: Int) -> UInt64? {
+        lock.withLock {
+            guard let place = owned[partition], clock.now - place.heldAt < Self.vouchMicroseconds else { return nil }
+            return heads[partition]
+        }
+    }
 
     /// Events that wait to be read.
     package var waiting: Int { lock.withLock { owned.values.reduce(0) { $0 + ($1.input?.queued ?? 0) } } }

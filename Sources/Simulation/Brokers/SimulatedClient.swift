@@ -64,10 +64,10 @@ final class SimulatedClient: Cluster, @unchecked Sendable {
 
     func retire(_ owner: any Sendable) {}
 
-    func join(_ contact: Contact) throws -> SimulatedMember {
+    func join() throws -> SimulatedMember {
         try ask("join")
         brokers.group.join(slot: slot, incarnation: incarnation, now: world.now)
-        return SimulatedMember(self, contact)
+        return SimulatedMember(self)
     }
 
     func inputBounds(of partition: Int) throws -> (low: UInt64, high: UInt64) {
@@ -242,13 +242,9 @@ final class SimulatedInput: InputReader {
 /// A process's place in the simulated group.
 final class SimulatedMember: GroupMember {
     private let client: SimulatedClient
-    private let contact: Contact
     private var assignment = GroupAssignment()
 
-    init(_ client: SimulatedClient, _ contact: Contact) {
-        self.client = client
-        self.contact = contact
-    }
+    init(_ client: SimulatedClient) { self.client = client }
 
     func poll() throws -> GroupAssignment.Change? {
         try client.world.pass(client, "poll")
@@ -277,7 +273,6 @@ final class SimulatedMember: GroupMember {
 
     func report(_ positions: [Int: UInt64]) {
         guard !client.isCut, !client.isDead else { return }
-        contact.heard()
         for (partition, offset) in positions { client.brokers.group.report(partition, offset) }
     }
 }

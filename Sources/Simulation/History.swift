@@ -223,9 +223,12 @@ final class History: Interleaving {
             if random.oneIn(500) {
                 note("dies in a call", client.slot, client.incarnation)
                 client.isDead = true
-            } else if isInit(step), random.oneIn(4) {
-                // Where two take a partition over at once.
-                nest(1 + random.below(40))
+            } else if isInit(step), depth < depthMax, random.oneIn(12) {
+                // So long that the group gives its partitions away: then two take one over at once.
+                note("stands still in a takeover", client.slot, client.incarnation)
+                try wait(client, microseconds: 6_000_000 + random.time(6_000_000), isStill: true)
+            } else if isInit(step), random.oneIn(6) {
+                nest(1 + random.below(30))
             } else if random.oneIn(12) {
                 nest(1 + random.below(8))
             } else if random.oneIn(120), depth < depthMax {

@@ -182,6 +182,8 @@ import Changes
         unsafe rocksdb_options_set_max_background_jobs(options, 2)
         unsafe rocksdb_options_set_keep_log_file_num(options, 2)
         unsafe rocksdb_options_set_max_log_file_size(options, 1 << 20)
+        // 4 MB were cleared at each opening, for notes of a few KB.
+        unsafe rocksdb_options_set_manifest_preallocation_size(options, 64 << 10)
         unsafe rocksdb_options_set_info_log_level(options, 2)  // warnings
         unsafe rocksdb_options_set_max_open_files(
             options, { if case .secondary = configuration.mode { -1 } else { 512 } }())

@@ -142,7 +142,7 @@ let package = Package(
                 "Edge", "Core", "Replicate", "Changes", "Features", "Scoring", "Storage", "Service", "HTTP",
                 "Vectors", "CAllocations",
             ]),
-        suite("SimulationTests", ["Simulation", "Core", "Service"]),
+        suite("SimulationTests", ["Simulation", "Transactions", "Core", "Changes", "Service"]),
         suite("TidelineTests", ["Tideline", "Changes", "Features", "HTTP", "Replicate", "Storage"]),
         suite("VectorsTests", ["Vectors", "CFaiss"]),
     ],

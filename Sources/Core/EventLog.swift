@@ -72,6 +72,21 @@ package enum CommitOutcome: Equatable, Sendable {
     package let entities: UnsafeRawBufferPointer
     /// `DeadLetter` records; empty where there are none.
     package let deadLetters: UnsafeRawBufferPointer
+
+    package init(
+        partition: Int, seq: UInt64, endOffset: UInt64, changes: UnsafeRawBufferPointer,
+        scores: UnsafeRawBufferPointer, scoreEnds: UnsafeBufferPointer<ScoreEnds>, entities: UnsafeRawBufferPointer,
+        deadLetters: UnsafeRawBufferPointer
+    ) {
+        self.partition = partition
+        self.seq = seq
+        self.endOffset = endOffset
+        unsafe self.changes = unsafe changes
+        unsafe self.scores = unsafe scores
+        unsafe self.scoreEnds = unsafe scoreEnds
+        unsafe self.entities = unsafe entities
+        unsafe self.deadLetters = unsafe deadLetters
+    }
 }
 
 /// The ends of a score's line among the lines, and of its entity among the entities.

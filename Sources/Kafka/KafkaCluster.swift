@@ -56,7 +56,8 @@ final class KafkaCluster: Cluster {
 
     func wake() { arrivals.set() }
 
-    func changelogEnd(of partition: Int) throws -> UInt64 { try stored.changelogEnd(of: partition) }
+    /// Not by the reader of the relay, which may hold it for long.
+    func changelogEnd(of partition: Int) throws -> UInt64 { try follower.changelogEnd(of: partition) }
 
     func changelog(
         of partition: Int, after seq: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool

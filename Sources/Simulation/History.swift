@@ -300,7 +300,7 @@ final class History: Interleaving {
     private var hasConverged: Bool {
         guard steps % 16 == 0, oracle.isComplete, restarts.isEmpty, regionRestarts.isEmpty else { return false }
         return regions.allSatisfy { region in
-            region.region.status.state(now: region.clock.steady.now) == .fresh
+            region.state == .fresh
                 && region.region.positions.count == partitions
                 && region.region.positions.enumerated().allSatisfy { $1.seq == oracle.head($0) }
         }
@@ -308,7 +308,7 @@ final class History: Interleaving {
 
     private var unfinished: String {
         let states = regions.map { region in
-            "\(region.name) \(region.region.status.state(now: region.clock.steady.now)) at "
+            "\(region.name) \(region.state) at "
                 + "\(region.region.positions.map { Int($0.seq) }) of \((0..<partitions).map { Int(oracle.head($0)) })"
         }
         return "positions \(oracle.waiting), \(workers.count) cores, \(states.joined(separator: ", "))"

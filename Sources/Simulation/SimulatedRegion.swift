@@ -9,6 +9,7 @@ final class SimulatedRegion {
     let region: Region
     let bus: SimulatedBus.Subscriber
     let clock: SimulatedClock
+    private let steady: SteadyClock
     let folder: String
     /// When it last did something, and how long it had done nothing before: what came meanwhile, it takes for new.
     private var steps: [(at: Int64, asleep: Int64)] = []
@@ -19,11 +20,14 @@ final class SimulatedRegion {
         self.name = name
         self.folder = folder
         self.clock = clock
+        steady = SteadyClock(clock)
         self.bus = bus.makeSubscriber()
         region = try Region(
             .init(name: name, path: folder), pipeline: pipeline, model: nil, bus: self.bus,
-            log: Log(role: name, minimum: .error), clock: clock.steady)
+            log: Log(role: name, minimum: .error), clock: steady)
     }
+
+    var state: RegionState { region.status.state(now: steady.now) }
 
     /// How long what was committed may be unknown to a region that calls itself fresh: the silence that it bears, a
     /// relay's trust in what it last heard from the brokers, a heartbeat's interval and its delay on the bus.
@@ -41,7 +45,7 @@ final class SimulatedRegion {
             oracle.check(view: "region \(name)", partition, seq: position.seq, digest: position.digest)
         }
         if region.figures.divergences > 0 { oracle.find("region \(name) found itself different from the log") }
-        guard region.status.state(now: clock.steady.now) == .fresh else { return }
+        guard state == .fresh else { return }
         for partition in 0..<partitions {
             let applied = partition < positions.count ? positions[partition].seq : 0
             for head in bus.heard

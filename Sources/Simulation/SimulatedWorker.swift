@@ -11,6 +11,7 @@ import Transactions
 final class SimulatedWorker {
     let client: SimulatedClient
     let clock: SimulatedClock
+    private let steady: SteadyClock
     let folder: String
     let log: TransactionalLog<SimulatedClient>
     let loop: ScoringLoop
@@ -33,6 +34,7 @@ final class SimulatedWorker {
     ) throws {
         self.client = client
         self.clock = clock
+        steady = SteadyClock(clock)
         self.folder = folder
         let disk = SimulatedDisk()
         self.disk = disk
@@ -48,14 +50,14 @@ final class SimulatedWorker {
         let quiet = Log(role: "core", minimum: .error)
         var configuration = TransactionalLog<SimulatedClient>.Configuration()
         configuration.variant = variant
-        log = try TransactionalLog(client, configuration, log: quiet, clock: clock.steady)
+        log = try TransactionalLog(client, configuration, log: quiet, clock: steady)
         loop = try ScoringLoop(
-            log: log, view: view, pipeline: pipeline, model: nil, figures: figures, clock: clock.steady,
+            log: log, view: view, pipeline: pipeline, model: nil, figures: figures, clock: steady,
             eventsMax: batchMax,
             variant: variant)
         publisher = SimulatedBus.Publisher(bus)
         relay = Relay(
-            source: WorkerChangelog(log: log, figures: figures), publisher: publisher, log: quiet, clock: clock.steady)
+            source: WorkerChangelog(log: log, figures: figures), publisher: publisher, log: quiet, clock: steady)
     }
 
     var isDiskFull: Bool { disk.isFull }

@@ -33,12 +33,14 @@ enum SimulateCommand {
         let count = try arguments.int("--histories", in: 1...Int.max) ?? (seconds == nil ? 100 : .max)
         let variant = try plant(arguments)
         let simulation = try Simulation(events: events, variant: variant)
+        SeedAtTrap.install()
         let began = monotonicMicroseconds()
         var elapsed: Double { Double(monotonicMicroseconds() - began) / 1_000_000 }
         var nextLine = 5.0
         var totals = (histories: 0, events: 0, steps: 0, scored: 0, duplicates: 0, deadLetters: 0, simulated: 0.0)
         print("simulate: histories of \(events) events from seed \(first)")
         while totals.histories < count, elapsed < seconds ?? .infinity {
+            SeedAtTrap.begin(first &+ UInt64(totals.histories))
             let outcome = try simulation.run(seed: first &+ UInt64(totals.histories), traces: arguments.flag("--trace"))
             totals.histories += 1
             totals.events += outcome.events

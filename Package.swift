@@ -79,17 +79,21 @@ let package = Package(
         room("Scoring", ["Changes", "Features", "CForest"], settings: eventPath),
         room("HTTP", ["CMicroHTTPD", "CCurl"]),
         room("Core", ["Service", "Changes", "Storage", "Features", "Scoring", "HTTP"], settings: eventPath),
-        room("Kafka", ["Service", "Changes", "Storage", "Core", "CRdkafka", "CSpinGuard"]),
+        room("Transactions", ["Service", "Changes", "Core"]),
+        room("Kafka", ["Service", "Changes", "Storage", "Core", "Transactions", "CRdkafka", "CSpinGuard"]),
         room("Replicate", ["Service", "Changes", "Storage", "COpenSSL"]),
         room("NATS", ["Service", "Changes", "Replicate", "CNATS"]),
         room(
             "Edge", ["Service", "Changes", "Storage", "Vectors", "Features", "Scoring", "Replicate", "HTTP"],
             resources: [.embedInCode("Page/index.html")]),
+        room(
+            "Simulation",
+            ["Service", "Changes", "Storage", "Features", "Core", "Transactions", "Replicate", "Edge"]),
         .executableTarget(
             name: "Tideline",
             dependencies: [
                 "Service", "Changes", "Storage", "Vectors", "Features", "Scoring", "HTTP", "Core", "Kafka", "Replicate",
-                "NATS", "Edge", "CProcess", "CZlib",
+                "NATS", "Edge", "Simulation", "CProcess", "CZlib",
             ],
             swiftSettings: strict
         ),
@@ -138,6 +142,7 @@ let package = Package(
                 "Edge", "Core", "Replicate", "Changes", "Features", "Scoring", "Storage", "Service", "HTTP",
                 "Vectors", "CAllocations",
             ]),
+        suite("SimulationTests", ["Simulation", "Transactions", "Core", "Changes", "Service"]),
         suite("TidelineTests", ["Tideline", "Changes", "Core", "Features", "HTTP", "Replicate", "Storage"]),
         suite("VectorsTests", ["Vectors", "CFaiss"]),
     ],

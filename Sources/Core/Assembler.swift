@@ -298,7 +298,7 @@ import Scoring
     }
 
     /// Ends a staged batch among the seen ids.
-    package func seal(partition: Int, now: Int64) -> SeenIds.Mark { seen[partition].seal(now: now) }
+    package func seal(partition: Int) -> SeenIds.Mark { seen[partition].seal() }
 
     /// The staged batch is on its way to the log; the next is assembled on top of it.
     package func advance() { state.advance() }
@@ -310,8 +310,8 @@ import Scoring
     }
 
     /// The log has the batch, and nothing was assembled on top of it.
-    package func commit(partition: Int, now: Int64) {
-        commit(partition: partition, seal(partition: partition, now: now))
+    package func commit(partition: Int) {
+        commit(partition: partition, seal(partition: partition))
     }
 
     /// The log does not have the oldest batch, nor what was assembled on top of it.

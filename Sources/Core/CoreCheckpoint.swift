@@ -26,47 +26,47 @@ final class CoreCheckpoint {
     /// Loads what the view holds of this lineage. A view of another log is not touched: it is an error.
     func restore(lineage: Lineage) throws {
         restored = try tiles.restore(lineage: lineage)
+        var remembered: [[SeenIds.Entry]] = Array(repeating: [], count: assembler.state.partitions)
         let iterator = StoreIterator(view.store)
         try unsafe iterator.forEach(prefix: [View.Prefix.seen]) { key, value in
             var reader = unsafe ByteReader(UnsafeRawBufferPointer(rebasing: key[1...]))
             guard let partition = reader.read(UInt32.self).map({ Int(UInt32(bigEndian: $0)) }),
                 partition < assembler.state.partitions
             else { return true }
-            let seen = assembler.seenIds(of: partition)
             var entries = unsafe ByteReader(value)
-            var latest: Int64 = 0
             while let low = entries.read(UInt64.self), let high = entries.read(UInt64.self),
                 let time = entries.read(Int64.self)
             {
-                _ = seen.insert(IdentityHash(low: low, high: high), time: time)
-                latest = max(latest, time)
+                remembered[partition].append(SeenIds.Entry(hash: IdentityHash(low: low, high: high), time: time))
             }
-            seen.commit(seen.seal(now: latest))
-            seenUpTo[partition] = seen.position
             return true
+        }
+        for (partition, entries) in remembered.enumerated() {
+            assembler.seenIds(of: partition).restore(entries)
+            seenUpTo[partition] = assembler.seenIds(of: partition).position
         }
     }
 
     func proceed(positions: [AppliedPosition?], now: Int64) throws {
         try tiles.proceed(positions: positions, now: now, started: markSeen) { partition, position, rows in
-            try putSeen(partition, position, now: now, into: rows)
+            try putSeen(partition, position, into: rows)
         }
     }
 
     func finish(positions: [AppliedPosition?], now: Int64) throws {
         try tiles.complete(positions: positions, now: now, started: markSeen) { partition, position, rows in
-            try putSeen(partition, position, now: now, into: rows)
+            try putSeen(partition, position, into: rows)
         }
     }
 
     private func markSeen() { seenTarget = seenTarget.indices.map { assembler.seenIds(of: $0).position } }
 
     private func putSeen(
-        _ partition: Int, _ position: AppliedPosition, now: Int64, into rows: borrowing StoreBatch
+        _ partition: Int, _ position: AppliedPosition, into rows: borrowing StoreBatch
     ) throws {
         let from = seenUpTo[partition]
         let target = seenTarget[partition]
-        let entries = assembler.seenIds(of: partition).entries(since: from).prefix(Int(target - min(target, from)))
+        let entries = assembler.seenIds(of: partition).entries(from: from, to: target)
         if !entries.isEmpty {
             var value = ByteWriter(capacity: entries.count * 24)
             for entry in entries {
@@ -79,7 +79,7 @@ final class CoreCheckpoint {
                 unsafe Array(value.bytes))
         }
         seenUpTo[partition] = target
-        try expire(partition, before: now - assembler.pipeline.limits.duplicateWindowMicroseconds, into: rows)
+        try expire(partition, before: assembler.seenIds(of: partition).oldestKept, into: rows)
     }
 
     /// Deletes rows of ids that are all older than the window.

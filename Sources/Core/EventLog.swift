@@ -72,6 +72,21 @@ package enum CommitOutcome: Equatable, Sendable {
     package let entities: UnsafeRawBufferPointer
     /// `DeadLetter` records; empty where there are none.
     package let deadLetters: UnsafeRawBufferPointer
+
+    package init(
+        partition: Int, seq: UInt64, endOffset: UInt64, changes: UnsafeRawBufferPointer,
+        scores: UnsafeRawBufferPointer, scoreEnds: UnsafeBufferPointer<ScoreEnds>, entities: UnsafeRawBufferPointer,
+        deadLetters: UnsafeRawBufferPointer
+    ) {
+        self.partition = partition
+        self.seq = seq
+        self.endOffset = endOffset
+        unsafe self.changes = unsafe changes
+        unsafe self.scores = unsafe scores
+        unsafe self.scoreEnds = unsafe scoreEnds
+        unsafe self.entities = unsafe entities
+        unsafe self.deadLetters = unsafe deadLetters
+    }
 }
 
 /// The ends of a score's line among the lines, and of its entity among the entities.
@@ -194,9 +209,9 @@ package protocol IngestLog: EventLog {
     /// Events that were taken but not yet committed, and since when the oldest of them waits (0 for none).
     var backlog: (events: UInt64, oldestAppendTime: Int64) { get }
 
-    /// The log has answered lately, so what we know of its end still holds. While it has not, nobody may vouch for a
-    /// region's being fresh.
-    var isAnswering: Bool { get }
+    /// The seq of the partition's last batch, where this process knows that it was the last a moment ago: a region's being
+    /// fresh rests on it. `nil` where it does not: the partition is not ours, or the brokers have not said so lately.
+    func vouchedEnd(of partition: Int) -> UInt64?
 
     /// What the log's own store holds in memory; `nil` where it has none.
     var memory: StoreMemory? { get }

@@ -40,14 +40,17 @@ package final class ScoringLoop {
     private static let followMicroseconds: Int64 = 20_000
     /// The same, as if what is under way were committed.
     private var ahead: [AppliedPosition?]
+    private let variant: ProtocolVariant
 
-    /// `commitsBeside`: large batches are committed on a thread beside the one that calls `step`.
+    /// `commitsBeside`: large batches are committed on a thread beside the one that calls `step`. `variant` is the
+    /// simulation's alone.
     package init(
         log: any EventLog, view: View, pipeline: Pipeline, model: ScoringModel?, figures: CoreFigures,
         clock: any WallClock = SystemClock(), eventsMax: Int = 2000, compression: Compression = .lz4,
-        commitsBeside: Bool = false
+        commitsBeside: Bool = false, variant: ProtocolVariant = .sound
     ) throws {
         self.log = log
+        self.variant = variant
         self.view = view
         self.clock = clock
         self.figures = figures
@@ -132,6 +135,7 @@ package final class ScoringLoop {
             var unreadable = 0
             changes.forEachChange { change in
                 if change.kind == .event {
+                    guard variant != .duplicateNotDropped else { return }
                     let time = unsafe EventRecord(change.value)?.ingestTime ?? changes.header.commitTime
                     _ = seen.insert(unsafe assembler.identity(ofEventKey: change.key), time: time)
                 } else if !assembler.state.apply(change, partition: partition) {
@@ -139,7 +143,7 @@ package final class ScoringLoop {
                 }
             }
             guard unreadable == 0 else { throw ForeignTiles(partition: partition, seq: changes.header.seq) }
-            seen.commit(seen.seal(now: changes.header.commitTime))
+            seen.commit(seen.seal())
             position = position.advanced(by: changes)
             return true
         }
@@ -171,7 +175,7 @@ package final class ScoringLoop {
         }
         next.staged = clock.now
         position.commitTime = next.staged
-        next.seen = assembler.seal(partition: partition, now: next.staged)
+        next.seen = assembler.seal(partition: partition)
         next.header = ChangeBatchHeader(
             lineage: log.lineage, partition: UInt32(partition), seq: position.seq, firstOffset: next.batch.firstOffset,
             endOffset: next.batch.endOffset, commitTime: next.staged, watermark: position.watermark,
@@ -186,6 +190,10 @@ package final class ScoringLoop {
         flight.position.digest = committed[partition]?.digest ?? 0
         ahead[partition] = flight.position
         assembler.advance()
+        if variant == .appliesBeforeCommit {
+            assembler.commit(partition: partition, flight.seen)
+            committed[partition] = flight.position
+        }
         underWay = flight
         next = spare
         spare = flight
@@ -207,7 +215,7 @@ package final class ScoringLoop {
             try log.seek(partition: partition, to: flight.batch.firstOffset)
             return partition
         }
-        assembler.commit(partition: partition, flight.seen)
+        if variant != .appliesBeforeCommit { assembler.commit(partition: partition, flight.seen) }
         committed[partition] = flight.position
         if ahead[partition]?.seq == flight.position.seq { ahead[partition] = flight.position }
         figures.record(flight, state: assembler.state)

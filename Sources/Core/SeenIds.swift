@@ -2,7 +2,9 @@ import Changes
 
 /// The event ids of a partition's recent past, so that what a producer sent twice is scored once.
 ///
-/// Bounded by count and by age, both stated by the pipeline. Open addressing over 128-bit hashes beside a ring in the
+/// Bounded by count and by age, both stated by the pipeline. Age is counted back from the newest id, by the times at which
+/// the log took them: what is remembered is a function of the log, whatever any machine's clock says, and however late a
+/// batch comes to be scored. Open addressing over 128-bit hashes beside a ring in the
 /// order of arrival. Not thread-safe.
 @safe package final class SeenIds {
     package struct Entry: Sendable, Equatable {
@@ -79,12 +81,20 @@ import Changes
         }
     }
 
-    /// Ends a batch: what is over the bound or too old at `now` goes. Whether the next batch knows an id does not depend
-    /// on when this one's outcome is told.
-    package func seal(now: Int64) -> Mark {
+    /// Before this time an id is too old, as far as the log knows; with none remembered, nothing is.
+    package var oldestKept: Int64 { oldestKept(before: committed.head) }
+
+    private func oldestKept(before end: UInt64) -> Int64 {
+        end > tail ? unsafe ring[Int(truncatingIfNeeded: end - 1) & ringMask].time - windowMicroseconds : .min
+    }
+
+    /// Ends a batch: what is over the bound or too old goes. Whether the next batch knows an id does not depend on when this
+    /// one's outcome is told.
+    package func seal() -> Mark {
+        let oldestKept = oldestKept(before: head)
         while head > tail {
             let oldest = unsafe ring[Int(truncatingIfNeeded: tail) & ringMask]
-            guard count > countMax || oldest.time < now - windowMicroseconds else { break }
+            guard count > countMax || oldest.time < oldestKept else { break }
             remove(Int(truncatingIfNeeded: tail) & ringMask)
             tail += 1
         }
@@ -98,8 +108,10 @@ import Changes
     package func rollback() {
         while head > committed.head {
             head -= 1
-            remove(Int(truncatingIfNeeded: head) & ringMask)
+            // What the window has pushed out since is out of the table already.
+            if head >= tail { remove(Int(truncatingIfNeeded: head) & ringMask) }
         }
+        tail = min(tail, head)
         while tail > committed.tail {
             tail -= 1
             place(Int(truncatingIfNeeded: tail) & ringMask)
@@ -109,11 +121,21 @@ import Changes
     /// The position after the last committed entry, for `entries(since:)`.
     package var position: UInt64 { committed.head }
 
-    /// The committed entries from a position on, or from the oldest one that is left.
-    package func entries(since position: UInt64) -> [Entry] {
+    /// The committed entries between two positions that are left.
+    package func entries(from position: UInt64, to end: UInt64) -> [Entry] {
         let from = max(position, committed.tail)
-        guard from < committed.head else { return [] }
-        return (from..<committed.head).map { unsafe ring[Int(truncatingIfNeeded: $0) & ringMask] }
+        guard from < end else { return [] }
+        return (from..<end).map { unsafe ring[Int(truncatingIfNeeded: $0) & ringMask] }
+    }
+
+    /// Takes in what was remembered when it was written, oldest first; there may be older ones before it. Among those an id
+    /// that was forgotten and came again stands twice: what the bounds push out goes first.
+    package func restore(_ entries: [Entry]) {
+        let oldestKept = (entries.last?.time ?? 0) - windowMicroseconds
+        var first = max(0, entries.count - countMax)
+        while first < entries.count, entries[first].time < oldestKept { first += 1 }
+        for entry in entries[first...] { _ = insert(entry.hash, time: entry.time) }
+        commit(seal())
     }
 
     /// Takes an entry out of the table and moves later ones of its run up, so that each is still found.

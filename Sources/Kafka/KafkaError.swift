@@ -1,7 +1,8 @@
 internal import CRdkafka
+import Transactions
 
 /// The Kafka client or a broker said no, and what that means for whoever asked.
-package struct KafkaError: Error, CustomStringConvertible, Sendable {
+package struct KafkaError: TransactionFailure, Sendable {
     package let operation: String
     package let code: Int32
     package let text: String
@@ -49,8 +50,6 @@ package struct KafkaError: Error, CustomStringConvertible, Sendable {
 package enum KafkaLogError: Error, CustomStringConvertible, Equatable {
     case missingTopic(String)
     case partitionsDiffer(topic: String, have: Int, want: Int)
-    case positionDeleted(partition: Int, position: UInt64, first: UInt64)
-    case positionBeyondEnd(partition: Int, position: UInt64, end: UInt64)
     case corrupt(String)
     case noEnd(topic: String, partition: Int)
 
@@ -61,12 +60,6 @@ package enum KafkaLogError: Error, CustomStringConvertible, Equatable {
         case .partitionsDiffer(let topic, let have, let want):
             "topic \(topic) has \(have) partitions where the input has \(want): an event's partition is fixed, so begin a "
                 + "new pipeline name for the larger input, or take the added partitions back"
-        case .positionDeleted(let partition, let position, let first):
-            "partition \(partition): the input's retention has deleted offsets \(position) to \(first - 1) before they "
-                + "were scored; --accept-gap goes on behind them"
-        case .positionBeyondEnd(let partition, let position, let end):
-            "partition \(partition): scored up to \(position), but the input ends at \(end): it was deleted and made "
-                + "again, or cut; begin a new pipeline name"
         case .corrupt(let what): "the log holds \(what) that cannot be read"
         case .noEnd(let topic, let partition): "\(topic) [\(partition)] does not say where it ends"
         }

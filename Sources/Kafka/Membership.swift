@@ -1,40 +1,25 @@
 internal import CRdkafka
 internal import Foundation
 import Service
-import Synchronization
+import Transactions
 
 /// A worker's place in the group: which partitions are its own. It fetches nothing.
 ///
-/// A rebalance takes all partitions from everybody and gives most of them back to whom they were taken from. Here a
-/// partition that comes back was never gone: its worker goes on meanwhile. If another one was faster to take it, our next
-/// commit is fenced, as a zombie's is.
-///
-/// `@unchecked Sendable`: the sets and `pending` are guarded by the lock; one thread calls `poll`.
-@safe final class Membership: @unchecked Sendable {
-    enum Change: Equatable {
-        case assigned(Int)
-        case revoked(Int)
-    }
-
+/// `@unchecked Sendable`: the assignment is guarded by the lock; one thread calls `poll`.
+@safe final class Membership: GroupMember, @unchecked Sendable {
     private let client: KafkaClient
     private let topic: String
     private let hooks: ClientHooks
     private let lock = NSLock()
-    private var pending: [Change] = []
-    /// Partitions that the worker has been given, and has not been told to give up.
-    private var held: Set<Int> = []
-    /// What the group says is ours; `nil` while it makes up its mind.
-    private var assignment: Set<Int>?
+    private var assignment = GroupAssignment()
 
-    /// Joins the group. `instance` is the slot: whoever presents it has its partitions at once. `contact` hears of each
-    /// report that the group has taken.
-    init(_ configuration: KafkaConfiguration, instance: String, contact: Contact, log: Log) throws(KafkaError) {
+    /// Joins the group. `instance` is the slot: whoever presents it has its partitions at once.
+    init(_ configuration: KafkaConfiguration, instance: String, log: Log) throws(KafkaError) {
         topic = configuration.input
         hooks = ClientHooks()
         hooks.log = log
         let box = MembershipBox()
         hooks.membership = box
-        hooks.contact = contact
         client = try KafkaClient(.consumer, configuration.group("group", instance: instance), hooks: hooks)
         unsafe rd_kafka_poll_set_consumer(client.handle)
         box.membership = self
@@ -46,7 +31,7 @@ import Synchronization
     }
 
     /// Serves the group's protocol and gives what has changed, oldest first.
-    func poll() throws(KafkaError) -> Change? {
+    func poll() throws(KafkaError) -> GroupAssignment.Change? {
         if let message = unsafe rd_kafka_consumer_poll(client.handle, 0) {
             let code = unsafe message.pointee.err
             unsafe rd_kafka_message_destroy(message)
@@ -54,34 +39,16 @@ import Synchronization
                 throw KafkaError("the slot was taken by another worker", code: code)
             }
         }
-        return lock.withLock {
-            guard !pending.isEmpty else { return nil }
-            let change = pending.removeFirst()
-            switch change {
-            case .assigned(let partition): held.insert(partition)
-            case .revoked(let partition): held.remove(partition)
-            }
-            return change
-        }
+        return lock.withLock { assignment.next() }
     }
 
-    /// Whether the group says so now.
-    func isOwned(_ partition: Int) -> Bool { lock.withLock { assignment?.contains(partition) ?? false } }
+    func isOwned(_ partition: Int) -> Bool { lock.withLock { assignment.isOwned(partition) } }
 
-    /// The partition was lost to another's claim: should the group give it to us, it is new.
-    func lost(_ partition: Int) { _ = lock.withLock { held.remove(partition) } }
+    func lost(_ partition: Int) { lock.withLock { assignment.lost(partition) } }
 
-    func assigned(_ partitions: [Int]) {
-        lock.withLock {
-            let now = Set(partitions)
-            assignment = now
-            // What is pending is not known to the worker yet.
-            pending =
-                held.subtracting(now).sorted().map(Change.revoked) + now.subtracting(held).sorted().map(Change.assigned)
-        }
-    }
+    func assigned(_ partitions: [Int]) { lock.withLock { assignment.assigned(partitions) } }
 
-    func revoked() { lock.withLock { assignment = nil } }
+    func revoked() { lock.withLock { assignment.revoked() } }
 
     /// Where the group was told that a partition stands; `nil` where nobody told it.
     func reported(_ partition: Int) throws(KafkaError) -> UInt64? {
@@ -106,23 +73,6 @@ import Synchronization
         }
         unsafe rd_kafka_commit(client.handle, list, 1)
     }
-}
-
-/// When the brokers last answered.
-final class Contact: Sendable {
-    private let at: Atomic<Int64>
-    private let clock: any WallClock
-    /// Reports go out once a second.
-    private static let patience: Int64 = 4_000_000
-
-    init(_ clock: any WallClock) {
-        self.clock = clock
-        at = Atomic(clock.now)
-    }
-
-    func heard() { at.store(clock.now, ordering: .relaxed) }
-
-    var isRecent: Bool { clock.now - at.load(ordering: .relaxed) < Self.patience }
 }
 
 /// What the rebalance callback reaches.

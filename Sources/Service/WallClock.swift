@@ -1,4 +1,5 @@
 internal import Foundation
+internal import Synchronization
 
 /// Where times come from. The second implementation is the simulation's.
 package protocol WallClock: Sendable {
@@ -6,13 +7,45 @@ package protocol WallClock: Sendable {
     var now: Int64 { get }
 }
 
+/// The machine's clock, as a `SteadyClock` of the process shows it.
 package struct SystemClock: WallClock {
+    private static let steady = SteadyClock(RealTime())
+
     package init() {}
 
-    package var now: Int64 {
+    package var now: Int64 { Self.steady.now }
+}
+
+private struct RealTime: WallClock {
+    var now: Int64 {
         var time = timespec()
         unsafe clock_gettime(CLOCK_REALTIME, &time)
         return Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1000
+    }
+}
+
+/// A clock that is never seen to go back. When what it shows is set back, it goes on from where it was, and runs a
+/// sixteenth slower until both agree.
+///
+/// Silence, sessions and repairs are measured by it: a region whose clock was set back by an hour must not call itself
+/// fresh for that hour, nor a core wait so long for its next batch. A leap forward passes.
+package final class SteadyClock: WallClock {
+    private let shown: any WallClock
+    private let state: Mutex<(last: Int64, ahead: Int64)>
+
+    package init(_ shown: any WallClock) {
+        self.shown = shown
+        state = Mutex((shown.now, 0))
+    }
+
+    package var now: Int64 {
+        state.withLock { state in
+            let time = shown.now
+            let passed = time - state.last
+            state.ahead = passed < 0 ? state.ahead - passed : state.ahead - min(state.ahead, passed / 16)
+            state.last = time
+            return time + state.ahead
+        }
     }
 }
 

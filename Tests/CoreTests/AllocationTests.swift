@@ -69,7 +69,7 @@ struct AllocationTests {
                 commitTime: 0, watermark: 0, schema: 1, scored: tally.scored, duplicates: tally.duplicates,
                 deadLetters: tally.deadLetters)
             writer.encode(header, digestAfter: 0) { _, _ in }
-            assembler.commit(partition: batch.partition, now: 1_750_000_000_000_000)
+            assembler.commit(partition: batch.partition)
         }
     }
 

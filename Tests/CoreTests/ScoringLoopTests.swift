@@ -141,7 +141,7 @@ extension TestCore {
             assembler.forEachRow { _, _, id, _, row, _ in
                 rows[String(decoding: id, as: UTF8.self)] = row.map(\.bitPattern)
             }
-            assembler.commit(partition: partition, now: batch.header.commitTime)
+            assembler.commit(partition: partition)
             done[partition] += 1
         }
         #expect(batches.isEmpty, "the frontiers order every batch")
@@ -280,6 +280,21 @@ extension TestCore {
 }
 
 @Suite struct SeenIdsTests {
+    /// A batch that spans more than the window, or more ids than the bound, pushes out ids of its own; taken back, all is
+    /// as before. (Found by the simulation with seed 2: a core that caught up after an outage ended at the first abort.)
+    @Test(arguments: [(500, Int64(1000)), (3, 1_000_000)])
+    func aBatchThatPushesOutItsOwnIdsIsTakenBack(_ countMax: Int, _ window: Int64) {
+        let seen = SeenIds(countMax: countMax, windowMicroseconds: window)
+        let hash = { (id: UInt64) in IdentityHash(low: id &* 0x9E37_79B9_7F4A_7C15, high: id) }
+        for id in 0..<3 { #expect(seen.insert(hash(UInt64(id)), time: 0)) }
+        seen.commit(seen.seal())
+        for id in 3..<20 { #expect(seen.insert(hash(UInt64(id)), time: Int64(id) * 900)) }
+        _ = seen.seal()
+        seen.rollback()
+        #expect(seen.count == 3)
+        for id in 0..<20 { #expect(seen.insert(hash(UInt64(id)), time: 0) == (id >= 3)) }
+    }
+
     /// Against a dictionary: inserts, rollbacks, expiry by count and by age.
     @Test func equalsADictionary() {
         let seen = SeenIds(countMax: 500, windowMicroseconds: 10_000)
@@ -296,12 +311,14 @@ extension TestCore {
                 if isNew { fresh.append((id, now)) }
             }
             if Int.random(in: 0..<4, using: &random) == 0 {
-                if Bool.random(using: &random) { _ = seen.seal(now: now) }
+                if Bool.random(using: &random) { _ = seen.seal() }
                 seen.rollback()
             } else {
-                seen.commit(seen.seal(now: now))
+                seen.commit(seen.seal())
                 order += fresh
-                while let first = order.first, order.count > 500 || first.1 < now - 10_000 { order.removeFirst() }
+                while let first = order.first, let last = order.last,
+                    order.count > 500 || first.1 < last.1 - 10_000
+                { order.removeFirst() }
             }
             #expect(seen.count == order.count)
         }

@@ -10,13 +10,15 @@ enum ImportTable {
         "Scoring": ["Changes", "Features", "CForest"],
         "HTTP": ["CMicroHTTPD", "CCurl"],
         "Core": ["Service", "Changes", "Storage", "Features", "Scoring", "HTTP"],
-        "Kafka": ["Service", "Changes", "Storage", "Core", "CRdkafka", "CSpinGuard"],
+        "Transactions": ["Service", "Changes", "Core"],
+        "Kafka": ["Service", "Changes", "Storage", "Core", "Transactions", "CRdkafka", "CSpinGuard"],
         "Replicate": ["Service", "Changes", "Storage", "COpenSSL"],
         "NATS": ["Service", "Changes", "Replicate", "CNATS"],
         "Edge": ["Service", "Changes", "Storage", "Vectors", "Features", "Scoring", "Replicate", "HTTP"],
+        "Simulation": ["Service", "Changes", "Storage", "Features", "Core", "Transactions", "Replicate", "Edge"],
         "Tideline": [
             "Service", "Changes", "Storage", "Vectors", "Features", "Scoring", "HTTP", "Core", "Kafka",
-            "Replicate", "NATS", "Edge", "CProcess", "CZlib",
+            "Replicate", "NATS", "Edge", "Simulation", "CProcess", "CZlib",
         ],
     ]
 

@@ -31,7 +31,6 @@ import Service
         unsafe rd_kafka_conf_set_error_cb(configuration, failed)
         if kind == .producer { unsafe rd_kafka_conf_set_dr_msg_cb(configuration, delivered) }
         if hooks.membership != nil { unsafe rd_kafka_conf_set_rebalance_cb(configuration, rebalanced) }
-        if hooks.contact != nil { unsafe rd_kafka_conf_set_offset_commit_cb(configuration, reported) }
         unsafe SpinGuard.install(configuration)
         let type = kind == .producer ? RD_KAFKA_PRODUCER : RD_KAFKA_CONSUMER
         guard let handle = unsafe rd_kafka_new(type, configuration, &text, text.count) else {
@@ -115,10 +114,9 @@ import Service
 
 /// What a client's callbacks reach. It lives as long as its client.
 ///
-/// `@unchecked Sendable`: guarded by the lock; `membership`, `contact` and `log` are set before the client is made.
+/// `@unchecked Sendable`: guarded by the lock; `membership` and `log` are set before the client is made.
 @safe final class ClientHooks: @unchecked Sendable {
     var membership: MembershipBox?
-    var contact: Contact?
     var log: Log?
     private let limiter = LogLimiter(intervalMicroseconds: 1_000_000)
     private let lock = NSLock()
@@ -162,14 +160,6 @@ private func delivered(
     let delivery = unsafe Unmanaged<Delivery>.fromOpaque(report).takeRetainedValue()
     unsafe delivery.done(
         partition: Int(message.pointee.partition), offset: message.pointee.offset, code: message.pointee.err)
-}
-
-private func reported(
-    _ handle: OpaquePointer?, _ code: rd_kafka_resp_err_t,
-    _ partitions: UnsafeMutablePointer<rd_kafka_topic_partition_list_t>?, _ opaque: UnsafeMutableRawPointer?
-) {
-    // A refusal, as in the middle of a rebalance, is an answer too.
-    if code.rawValue >= 0 { unsafe hooks(handle)?.contact?.heard() }
 }
 
 private func rebalanced(

@@ -8,6 +8,7 @@ let allCommands: [Command] = [
     GenerateCommand.command,
     ReplayCommand.command,
     VerifyCommand.command,
+    SimulateCommand.command,
     LagCommand.command,
     DeadLettersCommand.list,
     DeadLettersCommand.show,

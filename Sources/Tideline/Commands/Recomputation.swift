@@ -105,7 +105,7 @@ struct Recomputation {
         }
         guard !sharedOnly else { return }
         let seen = assembler.seenIds(of: partition)
-        seen.commit(seen.seal(now: changes.header.commitTime))
+        seen.commit(seen.seal())
     }
 
     private func recompute(
@@ -123,7 +123,7 @@ struct Recomputation {
         unsafe assembler.forEachRow { _, _, _, _, row, score in
             unsafe made.append((row.map(\.bitPattern), score.bitPattern))
         }
-        assembler.commit(partition: partition, now: committed.header.commitTime)
+        assembler.commit(partition: partition)
         var index = 0
         var different = tally.scored == committed.header.scored ? 0 : 1
         committed.forEachChange { change in

@@ -115,7 +115,7 @@ final class TableExport {
                 bytes.append(10)
             }
         }
-        assembler.commit(partition: 0, now: latest)
+        assembler.commit(partition: 0)
     }
 
     /// The label, then the fields that were asked for.

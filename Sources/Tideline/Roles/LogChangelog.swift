@@ -18,7 +18,7 @@ struct OwnChangelog: ChangelogSource {
 
     func head(of partition: Int) -> Heartbeat.Head? {
         let position = figures.current.positions[partition]
-        guard log.isAnswering, let end = log.changelogEnd(of: partition) else { return nil }
+        guard let end = log.vouchedEnd(of: partition) else { return nil }
         guard let position, position.seq == end else {
             return .init(partition: UInt32(partition), seq: end, digest: 0, commitTime: 0, watermark: 0)
         }

@@ -137,7 +137,7 @@ func stages(_ input: Input, pipeline: Pipeline, model: ScoringModel?, partitions
             }
         }
         time("assemble without the model") { _ = plain.assemble(batch, deadLetters: &letters) }
-        plain.commit(partition: batch.partition, now: 1_900_000_000_000_000)
+        plain.commit(partition: batch.partition)
         var tally = Assembler.Tally()
         time("assemble") { tally = scoring.assemble(batch, deadLetters: &letters) }
         writer.begin(frontier: EmptyCollection())
@@ -149,7 +149,7 @@ func stages(_ input: Input, pipeline: Pipeline, model: ScoringModel?, partitions
             endOffset: batch.endOffset, commitTime: 0, watermark: 0, schema: pipeline.schema, scored: tally.scored,
             duplicates: tally.duplicates, deadLetters: tally.deadLetters)
         time("encode") { writer.encode(header, digestAfter: 0) { _, _ in } }
-        time("apply") { scoring.commit(partition: batch.partition, now: 1_900_000_000_000_000) }
+        time("apply") { scoring.commit(partition: batch.partition) }
     }
     let each = seconds.mapValues { $0 / events * 1e6 }
     return [

@@ -1,0 +1,89 @@
+internal import Foundation
+import Changes
+import Core
+import Service
+import Transactions
+
+/// The brokers of a Kafka cluster, as the commit protocol uses them through librdkafka.
+final class KafkaCluster: Cluster {
+    let stored: KafkaLogReader
+    let configuration: KafkaConfiguration
+    private let slot: Int
+    private let log: Log
+    private let follower: KafkaLogReader
+    private let fetcher: KafkaClient
+    private let arrivals = KafkaWake()
+
+    var lineage: Lineage { stored.lineage }
+    var partitions: Int { stored.partitions }
+
+    /// Fails where the topics are not there.
+    init(_ configuration: KafkaConfiguration, slot: Int, log: Log) throws {
+        self.configuration = configuration
+        self.slot = slot
+        self.log = log
+        stored = try KafkaLogReader(configuration, founds: true, log: log)
+        follower = try KafkaLogReader(configuration, founds: false, fetchWait: 100, log: log)
+        let hooks = ClientHooks()
+        hooks.log = log
+        fetcher = try KafkaClient(.consumer, configuration.reading("input", fetchWait: 100), hooks: hooks)
+    }
+
+    func makeProducer(of partition: Int, id: Int) throws -> PartitionProducer {
+        try PartitionProducer(configuration, partition: partition, id: id, log: log)
+    }
+
+    /// Where clients are destroyed, which takes a tenth of a second each: nobody waits for it.
+    private static let reaper = DispatchQueue(label: "tideline.kafka.reaper")
+
+    func retire(_ owner: any Sendable) { Self.reaper.async { withExtendedLifetime(owner) {} } }
+
+    func join() throws -> Membership {
+        try Membership(configuration, instance: configuration.instance(slot: slot), log: log)
+    }
+
+    func inputBounds(of partition: Int) throws -> (low: UInt64, high: UInt64) {
+        let (low, high) = try fetcher.watermarks(configuration.input, partition)
+        return (UInt64(max(0, low)), UInt64(max(0, high)))
+    }
+
+    func readInput(of partition: Int, from offset: UInt64) throws -> PartitionReader {
+        try PartitionReader(
+            fetcher, topic: configuration.input, partition: partition, from: Int64(offset), wake: arrivals)
+    }
+
+    func wait(microseconds: Int64) { arrivals.wait(microseconds: microseconds) }
+
+    func wake() { arrivals.set() }
+
+    /// Not by the reader of the relay, which may hold it for long.
+    func changelogEnd(of partition: Int) throws -> UInt64 { try follower.changelogEnd(of: partition) }
+
+    func changelog(
+        of partition: Int, after seq: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool
+    ) throws { try unsafe stored.changelog(of: partition, after: seq, visit) }
+
+    func follow(
+        partition: Int, after seq: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool
+    ) throws { try unsafe follower.fetched(of: partition, after: seq, visit) }
+}
+
+extension PartitionReader: InputReader {
+    func fill(_ batch: EventBatch) throws {
+        var any = true
+        var fits = true
+        while any, fits {
+            any = try read(waitMilliseconds: 0) { record in
+                let offset = UInt64(record.offset)
+                // A position never goes back, whatever the client does.
+                guard offset >= batch.endOffset else { return true }
+                if unsafe batch.isFull || batch.count > 0 && batch.byteCount + record.value.count > batch.bytesMax {
+                    fits = false
+                    return false
+                }
+                unsafe batch.append(record.value, appendTime: record.time, offset: offset)
+                return true
+            }
+        }
+    }
+}

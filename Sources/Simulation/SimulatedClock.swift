@@ -1,0 +1,22 @@
+import Service
+
+/// A machine's clock, which may be set wrong. A process reads it through a `SteadyClock`.
+///
+/// `@unchecked Sendable`: a history runs in one thread.
+final class SimulatedClock: WallClock, @unchecked Sendable {
+    /// A history's time, which only the scheduler moves: what all its clocks share.
+    final class Time {
+        /// Microseconds since 1970: an hour after a midnight, so that a history's events share a day's tile.
+        var now: Int64 = 1_790_121_600_000_000 + 3_600_000_000
+    }
+
+    private let time: Time
+    /// How far this clock was set from the true time, microseconds.
+    private var offset: Int64 = 0
+
+    init(_ time: Time) { self.time = time }
+
+    var now: Int64 { time.now + offset }
+
+    func jump(_ microseconds: Int64) { offset += microseconds }
+}

@@ -1,0 +1,127 @@
+import Core
+import Service
+
+/// A partition that this worker owns: its two transactional producers, and where its input is read.
+///
+/// The order of a commit: begin → produce → commit → the other id's turn, once that is acknowledged.
+///
+/// `@unchecked Sendable`: the scoring loop uses `input`, `position` and `takenAt`; the thread that commits uses the rest;
+/// `input` and `settled` are set and read under the log's lock, and `queued` of `input` may be asked by anyone.
+final class OwnedPartition<Brokers: Cluster>: @unchecked Sendable {
+    private let partition: Int
+    private let cluster: Brokers
+    private let log: Log
+    private let variant: ProtocolVariant
+    private var producers: [Brokers.Producer] = []
+    /// Which of the two is next.
+    private var turn = 0
+    private var takeOvers: Int
+    var input: Brokers.Input?
+    /// Where `next` goes on.
+    var position: UInt64 = 0
+    /// Up to where the changelog holds the input, or where a pipeline without a changelog begins.
+    var settled: UInt64?
+    /// When a batch was last taken, microseconds since 1970.
+    var takenAt: Int64 = 0
+    /// When it was last known that nobody else commits to the partition, and when that was last asked; under the log's lock,
+    /// as is `isCommitting`.
+    var heldAt: Int64 = 0
+    var lookedAt: Int64 = 0
+    var isCommitting = false
+
+    /// After so long without an answer the outcome of a commit is uncertain.
+    private let commitMilliseconds: Int32 = 15_000
+
+    /// `takeOvers`: how many this worker has done, which decides nothing in the sound protocol.
+    init(_ partition: Int, _ cluster: Brokers, log: Log, variant: ProtocolVariant, takeOvers: Int) {
+        self.partition = partition
+        self.cluster = cluster
+        self.log = log
+        self.variant = variant
+        self.takeOvers = takeOvers
+    }
+
+    /// Lets go of the partition. A commit that is under way on another thread keeps its producers until it ends.
+    func retire() { cluster.retire(self) }
+
+    /// Initialises both ids, always the first one first, and uses it first: in any other order two workers could each
+    /// hold one valid id and commit an event twice.
+    func takeOver() throws {
+        // The old producers go first: a client that lives on would answer for the same id.
+        producers.removeAll()
+        turn = variant == .secondIdFirst ? 1 : 0
+        takeOvers += 1
+        var made: [Brokers.Producer?] = [nil, nil]
+        for id in variant.reversesIds(takeOver: takeOvers) ? [1, 0] : [0, 1] {
+            let producer = try cluster.makeProducer(of: partition, id: id)
+            try patiently("init_transactions") { () throws(Brokers.Producer.Failure) in
+                try producer.initialize(milliseconds: 10_000)
+            }
+            try producer.prepare()
+            made[id] = producer
+        }
+        producers = made.compactMap { $0 }
+    }
+
+    /// Repeats what may succeed when it is repeated.
+    private func patiently(
+        _ what: String, _ body: () throws(Brokers.Producer.Failure) -> Void
+    ) throws(Brokers.Producer.Failure) {
+        while true {
+            do { return try body() } catch {
+                guard error.isRetriable || error.isTimeout else { throw error }
+                log.warning("kafka: again", ["what": what, "partition": partition, "because": error.text])
+            }
+        }
+    }
+
+    /// Writes one transaction. `standing` reads from the changelog what became of one whose outcome nobody told.
+    func commit(_ commit: StagedCommit, standing: () throws -> CommitOutcome) throws -> CommitOutcome {
+        let producer = producers[turn]
+        do {
+            try producer.begin()
+            try producer.produce(commit)
+            try producer.commit(milliseconds: commitMilliseconds)
+            turn = 1 - turn
+            return .committed
+        } catch {
+            return try settle(error, commit.seq, producer, standing)
+        }
+    }
+
+    /// What a failed commit means. An outcome that is not known is never followed by an abort: both ids are initialised
+    /// again, which waits until the old outcome stands, and the changelog tells.
+    private func settle(
+        _ error: Brokers.Producer.Failure, _ seq: UInt64, _ producer: Brokers.Producer,
+        _ standing: () throws -> CommitOutcome
+    ) throws -> CommitOutcome {
+        if error.isFenced { return .lost }
+        if error.isAbortable {
+            do {
+                try patiently("abort") { () throws(Brokers.Producer.Failure) in
+                    try producer.abort(milliseconds: 10_000)
+                }
+                return .aborted
+            } catch {
+                guard !error.isFenced else { return .lost }
+            }
+        }
+        log.warning("outcome uncertain", ["partition": partition, "seq": seq, "because": error.description])
+        if let planted = planted(error) { return planted }
+        let early = variant == .endBeforeInit ? try standing() : nil
+        try takeOver()
+        return try early ?? standing()
+    }
+
+    /// What a broken variant makes of an outcome that is not known; `nil` in the sound protocol.
+    private func planted(_ error: Brokers.Producer.Failure) -> CommitOutcome? {
+        guard error.isTimeout else { return nil }
+        switch variant {
+        case .uncertainIsAborted: return .aborted
+        case .beginsEarly:
+            turn = 1 - turn
+            return .committed
+        default: return nil
+        }
+    }
+}

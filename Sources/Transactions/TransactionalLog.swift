@@ -1,0 +1,330 @@
+internal import Foundation
+import Changes
+import Core
+import Service
+
+/// The log in a cluster of brokers: who owns a partition, one transaction a batch, and takeovers.
+///
+/// The protocol, and why it is so, is specified in TLA+ (docs/spec). In short: a partition's two transactional ids are
+/// used in turn, the next begun when the last was acknowledged; a takeover initialises both, the first one first, then
+/// reads the changelog to its end, and the input goes on where the last batch ended.
+///
+/// `@unchecked Sendable`: `owned`, `heads` and `retakes` are guarded by the lock; one commit runs at a time; the rest is
+/// the scoring loop's alone.
+package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sendable {
+    package let cluster: Brokers
+    package var lineage: Lineage { cluster.lineage }
+    package var partitions: Int { cluster.partitions }
+    private let configuration: Configuration
+    private let log: Log
+    private let clock: any WallClock
+    private var group: Brokers.Group
+    /// When this worker found itself fenced out of its slot, lately.
+    private var fencings: [Int64] = []
+    private let recent: RecentBatches
+    private let lock = NSLock()
+    private var owned: [Int: OwnedPartition<Brokers>] = [:]
+    private var heads: [Int: UInt64] = [:]
+    /// Partitions that were lost to another's claim, or could not be taken, and are still ours by the group.
+    private var retakes: [Int] = []
+    private var takeOvers = 0
+    private var turn = 0
+    private var nextReport: Int64 = 0
+    /// Called after each commit, on the thread that commits: wakes the relay.
+    package var onCommit: (@Sendable (_ partition: Int, _ seq: UInt64) -> Void)?
+
+    package struct Configuration: Sendable {
+        /// Between a partition's commits while events trickle, microseconds: a transaction costs the same whatever its
+        /// size.
+        package var commitIntervalMicroseconds: Int64 = 8000
+        package var begin = Beginning.earliest
+        /// Goes on where the input's retention has deleted events that were not scored.
+        package var acceptsGap = false
+        /// The simulation's alone.
+        package var variant = ProtocolVariant.sound
+
+        package init() {}
+    }
+
+    /// Joins the group.
+    package init(
+        _ cluster: Brokers, _ configuration: Configuration = .init(), log: Log, clock: any WallClock = SystemClock()
+    ) throws {
+        self.cluster = cluster
+        self.configuration = configuration
+        self.log = log
+        self.clock = clock
+        recent = RecentBatches(partitions: cluster.partitions)
+        group = try cluster.join()
+    }
+
+    // MARK: the scoring loop's side
+
+    package func next(into batch: EventBatch, waitMicroseconds: Int) throws -> LogStep {
+        let deadline = clock.now + Int64(waitMicroseconds)
+        while true {
+            if let step = try change() { return step }
+            let now = clock.now
+            if isTakenSilently(now), let step = try change() { return step }
+            reportPositions(now)
+            var wakeAt = deadline
+            for step in 0..<partitions {
+                let partition = (turn + step) % partitions
+                guard let (place, input) = reading(partition) else { continue }
+                let waiting = input.waiting
+                guard waiting > 0 else { continue }
+                let due = place.takenAt + configuration.commitIntervalMicroseconds
+                guard due <= now || waiting >= batch.eventsMax / 4 else {
+                    wakeAt = min(wakeAt, due)
+                    continue
+                }
+                batch.begin(partition: partition, firstOffset: place.position)
+                try input.fill(batch)
+                if batch.count > 0 {
+                    place.position = batch.endOffset
+                    place.takenAt = now
+                    turn = (partition + 1) % partitions
+                    return .events(partition: partition)
+                }
+            }
+            guard now < deadline else { return .idle }
+            // The group is served now and then, whatever comes.
+            cluster.wait(microseconds: min(wakeAt - now, 20_000))
+        }
+    }
+
+    private func change() throws -> LogStep? {
+        let retake = lock.withLock { retakes.popLast() }
+        if let partition = retake {
+            if group.isOwned(partition) { return .assigned(partition: partition) }
+            group.lost(partition)
+        }
+        let change: GroupAssignment.Change?
+        do { change = try group.poll() } catch { return try rejoin(error) }
+        switch change {
+        case .assigned(let partition):
+            log.info("assigned", ["partition": partition])
+            return .assigned(partition: partition)
+        case .revoked(let partition):
+            log.info("revoked", ["partition": partition])
+            giveUp(partition)
+            return .revoked(partition: partition)
+        case nil: return nil
+        }
+    }
+
+    /// A worker whose session ended while the brokers were away is fenced by its own former self: it joins anew. One whose
+    /// slot another worker holds would be fenced again and again: then the error stands.
+    private func rejoin(_ error: any Error) throws -> LogStep? {
+        let now = clock.now
+        fencings = fencings.filter { $0 > now - 60_000_000 } + [now]
+        guard fencings.count <= 3 else { throw error }
+        log.warning("joining the group anew", ["because": "\(error)", "times": fencings.count])
+        for partition in 0..<partitions { giveUp(partition) }
+        lock.withLock { retakes.removeAll() }
+        group = try cluster.join()
+        return .revoked(partition: nil)
+    }
+
+    /// What is read of a partition. Whoever commits may lose the partition meanwhile.
+    private func reading(_ partition: Int) -> (OwnedPartition<Brokers>, Brokers.Input)? {
+        lock.withLock { owned[partition].flatMap { place in place.input.map { (place, $0) } } }
+    }
+
+    /// The partition is not ours any more. Its reader ends here: a client reads a partition once at a time.
+    private func giveUp(_ partition: Int) {
+        let (place, input) = lock.withLock {
+            heads[partition] = nil
+            let place = owned.removeValue(forKey: partition)
+            defer { place?.input = nil }
+            return (place, place?.input)
+        }
+        // Not under the lock: the end of a reader waits for a thread of the library.
+        withExtendedLifetime(input) {}
+        place?.retire()
+    }
+
+    package func seek(partition: Int, to end: UInt64) throws {
+        guard let place = lock.withLock({ owned[partition] }) else { return }
+        let offset = configuration.variant == .positionFromGroup ? try group.reported(partition) ?? end : end
+        let (low, high) = try cluster.inputBounds(of: partition)
+        var start = offset
+        if offset == 0, lock.withLock({ heads[partition] }) == 0 {
+            start = try beginning(of: partition, low: low, high: high)
+        }
+        if start < low {
+            guard configuration.acceptsGap || offset == 0 else {
+                throw PositionError.deleted(partition: partition, position: offset, first: low)
+            }
+            if offset > 0 { log.warning("gap accepted", ["partition": partition, "from": offset, "to": low]) }
+            start = low
+        }
+        guard start <= high else {
+            throw PositionError.beyondEnd(partition: partition, position: offset, end: high)
+        }
+        // The old reader ends first: a client reads a partition once at a time.
+        lock.withLock {
+            place.input = nil
+            place.settled = start
+        }
+        place.position = offset
+        let input = try cluster.readInput(of: partition, from: start)
+        lock.withLock { place.input = input }
+        cluster.wake()
+    }
+
+    /// Where a partition without a changelog begins. The group's position goes before `begin`: a core that was told `latest`
+    /// and ended before its first commit goes on where it began.
+    private func beginning(of partition: Int, low: UInt64, high: UInt64) throws -> UInt64 {
+        if let reported = try group.reported(partition), (low...high).contains(reported) { return reported }
+        let start = configuration.begin == .latest ? high : low
+        if start > 0 {
+            log.info("begins", ["partition": partition, "offset": start, "at": configuration.begin.rawValue])
+        }
+        group.report([partition: start])
+        return start
+    }
+
+    package func takeOver(partition: Int) throws {
+        giveUp(partition)
+        let early = configuration.variant == .endBeforeInit ? try cluster.changelogEnd(of: partition) : nil
+        let place = OwnedPartition(
+            partition, cluster, log: log, variant: configuration.variant, takeOvers: takeOvers)
+        takeOvers += 1
+        try place.takeOver()
+        // Nothing is open now: what stands in the changelog is all that there is.
+        place.heldAt = clock.now
+        let end = try early ?? cluster.changelogEnd(of: partition)
+        lock.withLock {
+            owned[partition] = place
+            heads[partition] = end
+        }
+    }
+
+    package func commit(_ commit: StagedCommit) throws -> CommitOutcome {
+        guard let place = lock.withLock({ owned[commit.partition] }) else { return .lost }
+        lock.withLock { place.isCommitting = true }
+        defer { lock.withLock { place.isCommitting = false } }
+        // What is known is as old as the question, not as the answer: a process may have stood still meanwhile.
+        let asked = clock.now
+        let outcome = try place.commit(commit) { try standing(of: commit) }
+        switch outcome {
+        case .committed:
+            unsafe recent.append(commit.partition, commit.seq, unsafe commit.changes)
+            lock.withLock {
+                heads[commit.partition] = commit.seq
+                place.settled = commit.endOffset
+                place.heldAt = asked
+            }
+            onCommit?(commit.partition, commit.seq)
+        case .aborted: log.warning("aborted", ["partition": commit.partition, "seq": commit.seq])
+        case .lost:
+            log.warning("lost to another worker", ["partition": commit.partition, "seq": commit.seq])
+            giveUp(commit.partition)
+            lock.withLock { retakes.append(commit.partition) }
+        }
+        return outcome
+    }
+
+    /// What the changelog says of a batch, once nothing is open. A batch of its seq is not enough: before our ids were
+    /// initialised again another worker may have taken the partition and committed its own. Then all is read again.
+    private func standing(of commit: StagedCommit) throws -> CommitOutcome {
+        let end = try cluster.changelogEnd(of: commit.partition)
+        guard end >= commit.seq else { return .aborted }
+        guard end == commit.seq else { return .lost }
+        var isOurs = false
+        try unsafe cluster.changelog(of: commit.partition, after: commit.seq - 1) { _, encoded in
+            isOurs = unsafe encoded.elementsEqual(commit.changes)
+            return false
+        }
+        return isOurs ? .committed : .lost
+    }
+
+    /// A worker that was given a partition, stood still in its takeover and goes on after another has taken it, commits
+    /// before it hears of that. The other is fenced, and learns so at its next commit: in a partition without events that
+    /// may be never, and until then its heartbeats would vouch for an end that is not the log's. So it looks, where nothing
+    /// was committed for a second, one partition at a time. Returns whether there is something to retake.
+    private func isTakenSilently(_ now: Int64) -> Bool {
+        let idle: (partition: Int, head: UInt64)? = lock.withLock {
+            for partition in 0..<partitions {
+                // A batch that was taken lately may be on its way.
+                guard let place = owned[partition], !place.isCommitting, place.input != nil,
+                    now - max(place.heldAt, place.lookedAt, place.takenAt) > Self.idleMicroseconds,
+                    let head = heads[partition]
+                else { continue }
+                place.lookedAt = now
+                return (partition, head)
+            }
+            return nil
+        }
+        guard let (partition, head) = idle else { return false }
+        do {
+            guard try cluster.changelogEnd(of: partition) > head else {
+                lock.withLock { owned[partition]?.heldAt = now }
+                return false
+            }
+        } catch {
+            log.debug("an idle partition could not be looked at", ["partition": partition, "because": "\(error)"])
+            return false
+        }
+        log.warning("taken by another worker meanwhile", ["partition": partition, "seq": head])
+        giveUp(partition)
+        lock.withLock { retakes.append(partition) }
+        return true
+    }
+
+    private static var idleMicroseconds: Int64 { 1_000_000 }
+    /// So long what was known of a partition's end may be told to others.
+    private static var vouchMicroseconds: Int64 { 4_000_000 }
+
+    /// Once a second, for lag tools, and for a pipeline that has not committed yet.
+    private func reportPositions(_ now: Int64) {
+        guard now >= nextReport else { return }
+        nextReport = now + 1_000_000
+        group.report(lock.withLock { owned.compactMapValues(\.settled) })
+    }
+
+    // MARK: reading
+
+    /// Of a partition that is ours, what is known to be committed: up to the end that its takeover captured, and what this
+    /// worker has committed since.
+    package func changelog(
+        of partition: Int, after seq: UInt64,
+        _ visit: (_ seq: UInt64, _ encoded: UnsafeRawBufferPointer) throws -> Bool
+    ) throws {
+        // What this process has committed lately is at hand.
+        if try unsafe recent.batches(partition, after: seq, visit) { return }
+        let end = lock.withLock { heads[partition] } ?? .max
+        guard seq < end else { return }
+        try unsafe cluster.changelog(of: partition, after: seq) { found, encoded in
+            guard found <= end else { return false }
+            return try unsafe visit(found, encoded) && found < end
+        }
+    }
+
+    package func follow(
+        partition: Int, after seq: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool
+    ) throws { try unsafe cluster.follow(partition: partition, after: seq, visit) }
+
+    package func changelogEnd(of partition: Int) -> UInt64? { lock.withLock { heads[partition] } }
+
+    /// The partition's end, where a commit or a look at the brokers has shown lately that nobody else commits to it.
+    package func vouchedEnd(of partition: Int) -> UInt64? {
+        lock.withLock {
+            guard let place = owned[partition], clock.now - place.heldAt < Self.vouchMicroseconds else { return nil }
+            return heads[partition]
+        }
+    }
+
+    /// Events that wait to be read.
+    package var waiting: Int { lock.withLock { owned.values.reduce(0) { $0 + ($1.input?.queued ?? 0) } } }
+
+    /// Before a planned stop, when nothing is under way any more.
+    package func close() {
+        group.report(lock.withLock { owned.compactMapValues(\.settled) })
+        lock.withLock { owned.removeAll() }
+    }
+}
+
+/// Where a pipeline without a changelog begins in an input that holds events, unless its group has a position.
+package enum Beginning: String, CaseIterable, Sendable { case earliest, latest }

@@ -21,6 +21,9 @@ final class CoreCheckpoint {
         seenTarget = seenUpTo
     }
 
+    /// The batch up to which the rows that were loaded may know the partition, beyond its position.
+    func reach(of partition: Int) -> UInt64 { tiles.reach[partition] }
+
     func position(of partition: Int) -> AppliedPosition? { restored[partition] }
 
     /// Loads what the view holds of this lineage. A view of another log is not touched: it is an error.

@@ -35,6 +35,8 @@ package final class ScoringLoop {
     /// Whether a partition was read to its end since the start. Until then the view's tiles may be newer than its
     /// frontier, so that no event may be scored on them.
     private var isCaughtUp: [Bool]
+    /// Partitions that are ours, and wait until all are caught up.
+    private var catchingUp: [Int] = []
     private var nextFollow: Int64 = 0
     /// How often the other cores' partitions are followed, microseconds: their shared tiles are as old as this.
     private static let followMicroseconds: Int64 = 20_000
@@ -72,6 +74,7 @@ package final class ScoringLoop {
     /// Takes one thing and does it. Blocks in the log's `next` for at most `waitMicroseconds`, and where the log is
     /// slower than the scoring, for the batch under way.
     package func step(waitMicroseconds: Int = 50_000) throws -> Outcome {
+        if !catchingUp.isEmpty { try catchUp() }
         switch try log.next(into: next.batch, waitMicroseconds: waitMicroseconds) {
         case .idle:
             if let aborted = try settle() { return .aborted(partition: aborted) }
@@ -84,6 +87,7 @@ package final class ScoringLoop {
         case .revoked(let partition):
             _ = try settle()
             for index in isOurs.indices where partition == nil || partition == index { isOurs[index] = false }
+            catchingUp.removeAll { !isOurs[$0] }
             return .idle
         case .events(let partition):
             try stage(partition)
@@ -104,12 +108,21 @@ package final class ScoringLoop {
         let replayed = try unsafe replay(partition) { try unsafe log.changelog(of: partition, after: $0, $1) }
         isOurs[partition] = true
         isCaughtUp[partition] = true
+        catchingUp.append(partition)
+        try catchUp()
+        return .assigned(partition: partition, replayed: replayed)
+    }
+
+    /// Reads the other partitions to their ends, then begins with those that were assigned. A batch that this view's tiles
+    /// know may not be readable yet, where its transaction's marker is late: until it is, nothing is scored.
+    private func catchUp() throws {
         for other in 0..<log.partitions where !isCaughtUp[other] {
             _ = try unsafe replay(other) { try unsafe log.changelog(of: other, after: $0, $1) }
-            isCaughtUp[other] = true
+            isCaughtUp[other] = (committed[other]?.seq ?? 0) >= checkpoint.reach(of: other)
         }
-        try log.seek(partition: partition, to: committed[partition]?.endOffset ?? 0)
-        return .assigned(partition: partition, replayed: replayed)
+        guard !isCaughtUp.contains(false) else { return }
+        for partition in catchingUp { try log.seek(partition: partition, to: committed[partition]?.endOffset ?? 0) }
+        catchingUp = []
     }
 
     /// Moves on in the partitions of other cores, whose shared tiles our events need: as a warm standby would, so that a

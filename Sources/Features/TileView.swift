@@ -13,6 +13,9 @@ package final class TileView {
     private var nextSweep: Int64 = 0
     private let rows = StoreBatch()
     private let intervalMicroseconds: Int64
+    /// What the rows on the disk may hold of each partition, beyond its frontier: a seq.
+    package private(set) var reach: [UInt64] = []
+    private static let reachKey = [View.Prefix.meta, UInt8(ascii: "r")]
     private static let entitiesPerStep = 64
 
     package init(_ view: View, state: FeatureState, intervalMicroseconds: Int64 = 5_000_000) {
@@ -27,6 +30,11 @@ package final class TileView {
         for position in positions {
             if let position, position.lineage != lineage { throw ForeignView(path: view.store.path) }
         }
+        reach =
+            try unsafe view.store.get(Self.reachKey) { bytes in
+                var reader = unsafe ByteReader(bytes)
+                return (0..<state.partitions).map { _ in reader.read(UInt64.self) ?? 0 }
+            } ?? Array(repeating: 0, count: state.partitions)
         try unsafe StoreIterator(view.store).forEach(prefix: [View.Prefix.tile]) { key, value in
             guard unsafe state.restore(storageKey: UnsafeRawBufferPointer(rebasing: key[1...]), value: value) else {
                 throw StoreError(operation: "restore \(view.store.path)", message: "a tile row cannot be read")
@@ -52,7 +60,7 @@ package final class TileView {
             guard now >= nextSweep else { return }
             begin(positions, now: now, started)
         }
-        try step(Self.entitiesPerStep)
+        try step(Self.entitiesPerStep, positions)
         if state.sweepRemaining == 0 { try finish(finishing) }
     }
 
@@ -62,11 +70,11 @@ package final class TileView {
         finishing: (_ partition: Int, _ position: AppliedPosition, borrowing StoreBatch) throws -> Void = { _, _, _ in }
     ) throws {
         if sweeping != nil {
-            try step(.max)
+            try step(.max, positions)
             try finish(finishing)
         }
         begin(positions, now: now, started)
-        try step(.max)
+        try step(.max, positions)
         try finish(finishing)
         try view.store.flush()
     }
@@ -78,12 +86,16 @@ package final class TileView {
         state.beginSweep()
     }
 
-    private func step(_ entities: Int) throws {
+    private func step(_ entities: Int, _ positions: [AppliedPosition?]) throws {
         rows.clear()
         unsafe state.continueSweep(max: entities) { key, value in
             unsafe ([View.Prefix.tile] + Array(key)).withUnsafeBytes { unsafe rows.put($0, value) }
         }
-        if rows.count > 0 { try view.write(ahead: rows) }
+        guard rows.count > 0 else { return }
+        var reach = ByteWriter(capacity: 8 * positions.count)
+        for position in positions { reach.append(position?.seq ?? 0) }
+        unsafe rows.put(Self.reachKey, Array(reach.bytes))
+        try view.write(ahead: rows)
     }
 
     private func finish(

@@ -14,7 +14,9 @@ import Testing
     }
 
     /// Seeds that found something in the product, beside some that never did.
-    @Test(arguments: [2, 4, 8, 12, 17, 21, 23, 41, 133, 135, 1180, 5030, 10_049, 20_006, 30_065, 1, 3, 5, 6, 7])
+    @Test(arguments: [
+        1_022_513, 2, 4, 8, 12, 17, 21, 23, 41, 133, 135, 1180, 5030, 10_049, 20_006, 30_065, 1, 3, 5, 6, 7,
+    ])
     func histories(_ seed: UInt64) throws {
         let outcome = try Simulation(events: 1000).run(seed: seed)
         #expect(outcome.violation == nil, "tideline simulate --seed \(seed) --histories 1 --trace")

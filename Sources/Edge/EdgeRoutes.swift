@@ -311,26 +311,25 @@ package struct EdgeRoutes: Sendable {
         json.member("events", region.figures.events)
         json.member("repairs", region.figures.repairs)
         json.member("divergences", region.figures.divergences)
-        let visible = region.figures.visible.summary()
-        json.key("ingestToVisibleMilliseconds")
-        json.beginObject()
-        json.member("p50", visible.p50 / 1000)
-        json.member("p99", visible.p99 / 1000)
-        json.member("p999", visible.p999 / 1000)
-        json.endObject()
-        let findable = region.figures.applyLag.summary()
-        json.key("commitToVisibleMilliseconds")
-        json.beginObject()
-        json.member("p50", findable.p50 / 1000)
-        json.member("p99", findable.p99 / 1000)
-        json.member("p999", findable.p999 / 1000)
-        json.endObject()
+        write("ingestToVisibleMilliseconds", region.figures.visible, &json)
+        write("commitToVisibleMilliseconds", region.figures.applyLag, &json)
         if let progress = region.snapshots.progress { write(progress, &json) }
         if let replica = region.replica { write(replica, status, &json) }
         json.endObject()
         var headers = request.makeHeaders()
         if let replica = region.replica { write(status, replica, now: now, to: &headers) }
         return .json(json, headers: headers)
+    }
+
+    /// Quantiles of what was measured in microseconds.
+    private func write(_ name: StaticString, _ sketch: LatencySketch, _ json: inout JSONWriter) {
+        let summary = sketch.summary()
+        json.key(name)
+        json.beginObject()
+        json.member("p50", summary.p50 / 1000)
+        json.member("p99", summary.p99 / 1000)
+        json.member("p999", summary.p999 / 1000)
+        json.endObject()
     }
 
     /// How far a region that begins with a snapshot is.

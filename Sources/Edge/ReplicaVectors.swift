@@ -94,13 +94,15 @@ final class ReplicaVectors: Sendable {
     func put(_ record: EventRecord, _ vector: UnsafeRawBufferPointer, partition: Int, tenant: Int) {
         guard vector.count > 0, record.eventTime >= oldestKept else { return }
         let key = EventKey(time: record.eventTime, partition: partition, offset: record.inputOffset)
+        // What no segment holds need not be looked for there. What one holds is sent again to a region that came back with an
+        // older view: rows never change.
+        let isNew = !parts.withLock { $0.sealed.holds(key.place) }
+        if !isNew, shelves[tenant].collection.isSealed(key.place) { return }
         let row = VectorRow(
             id: key.place, time: record.eventTime, score: record.score, flags: record.flags.rawValue,
             tenant: UInt32(tenant), entity: entity(of: record), label: Self.label(flagged: record.flags))
         unsafe withUnsafeTemporaryAllocation(of: Float.self, capacity: vector.count / 4) { floats in
             unsafe UnsafeMutableRawBufferPointer(floats).copyMemory(from: vector)
-            // What no segment holds need not be looked for there.
-            let isNew = !parts.withLock { $0.sealed.holds(key.place) }
             _ = unsafe shelves[tenant].put(row, UnsafeBufferPointer(floats), isNew: isNew)
         }
     }
@@ -152,17 +154,20 @@ final class ReplicaVectors: Sendable {
         for tenant in shelves.indices {
             let known = Set(before[tenant].map(\.file))
             try shelves[tenant].replace { old in
-                own[tenant] = own[tenant].map { part in
-                    Part(file: part.file, live: part.live.ending { sealed.holds($0) })
-                }.filter { $0.live.count > 0 }
                 let gone = try deleted(tenant)
                 for part in segments[tenant] where !known.contains(part.file) {
                     part.live.end(before: oldestKept)
                     for id in gone { part.live.end(id) }
                 }
                 let tail = makeTail()
+                let shipped = VectorCollection(live: segments[tenant].map(\.live), tail: tail)
+                // A row that is live in the tail, or in a segment of our own, is live afterwards, wherever it is.
+                func isTakenOver(_ id: UInt64) -> Bool { sealed.holds(id) && shipped.isSealed(id) }
+                own[tenant] = own[tenant].map { part in
+                    Part(file: part.file, live: part.live.ending(where: isTakenOver))
+                }.filter { $0.live.count > 0 }
                 unsafe old.tail.contents.forEach { row, vector in
-                    if !sealed.holds(row.id) { unsafe tail.put(row, vector) }
+                    if !isTakenOver(row.id) { unsafe tail.put(row, vector) }
                 }
                 return VectorCollection(live: (segments[tenant] + own[tenant]).map(\.live), tail: tail)
             }

@@ -93,11 +93,11 @@ package final class VectorCollection: Sendable {
     /// Rows of the segments that are superseded or deleted.
     package var deadCount: Int { segments.reduce(0) { $0 + $1.deadCount } }
 
-    package func contains(_ id: UInt64) -> Bool {
-        for part in segments {
-            if let row = part.segment.find(id), part.isLive(row) { return true }
-        }
-        return tail.contains(id)
+    package func contains(_ id: UInt64) -> Bool { isSealed(id) || tail.contains(id) }
+
+    /// Whether a segment has a live row of this id; the newest are looked into first.
+    package func isSealed(_ id: UInt64) -> Bool {
+        segments.reversed().contains { part in part.segment.find(id).map { part.isLive($0) } ?? false }
     }
 
     /// The k nearest rows that pass, nearest first, equal distances by id, each id once.

@@ -1,6 +1,7 @@
 import Changes
 import Foundation
 import Replicate
+import Storage
 import Testing
 
 @testable import Edge
@@ -59,6 +60,28 @@ import Testing
             #expect(try #require(try world.store.current).manifest.number >= before + 2)
             try world.expectWhole(edge.region)
         }
+    }
+
+    /// A region that died comes back with an older view, and is sent again what its snapshot holds already.
+    @Test func whatIsSentAgainStays() throws {
+        let world = try SnapshotWorld()
+        let edge = try world.edge()
+        try world.events(0..<500)
+        try world.run([edge])
+        try world.seal([edge])
+        let replica = try #require(edge.region.replica)
+        try StoreIterator(replica.view.store).forEach(prefix: EventKey.prefix(tenant: "default")) { key, value in
+            let key = try #require(EventKey(row: key))
+            let row = try #require(EventRow(value))
+            replica.vectors.put(row.record, row.vector, partition: Int(key.place >> 52), tenant: 0)
+            return true
+        }
+        #expect(replica.vectors.tailRows == 0)
+        try world.expectWhole(edge.region)
+        try world.events(500..<1000)
+        try world.run([edge])
+        try world.seal([edge])
+        try world.expectWhole(edge.region)
     }
 
     /// Each kind of bad snapshot is refused with its reason; the old one serves; a metric moves; the next good one heals.

@@ -49,7 +49,8 @@ final class SimulatedRegion {
         for partition in 0..<partitions {
             let applied = partition < positions.count ? positions[partition].seq : 0
             for head in bus.heard
-            where head.partition == partition && head.at < now - Self.silenceMicroseconds && head.seq > applied {
+            where head.partition == partition && head.at < now - Self.silenceMicroseconds - asleep && head.seq > applied
+            {
                 oracle.find(
                     "region \(name) says fresh at \(applied) of partition \(partition), and heard of \(head.seq) "
                         + "\((now - head.at) / 1000) ms ago")

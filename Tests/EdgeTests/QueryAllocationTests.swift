@@ -26,7 +26,7 @@ import Testing
 /// Two answers take more: a body that a person's tool posts is read by Foundation's JSON parser, and a preview carries its
 /// features, vector and reasons in arrays. A debug build allocates for generics that release specialises: `make test`
 /// runs this in release.
-@Suite(.serialized, .timeLimit(.minutes(10)), .enabled(if: isReleaseBuild, "allocations are counted in release"))
+@Suite(.serialized, .timeLimit(.minutes(5)), .enabled(if: isReleaseBuild, "allocations are counted in release"))
 struct QueryAllocationTests {
     @Test(arguments: [false, true])
     func aQueryAllocatesNoMoreThanItDid(flushed: Bool) throws {

@@ -7,7 +7,7 @@ import Testing
 @testable import Edge
 @testable import Vectors
 
-@Suite(.timeLimit(.minutes(10))) struct SnapshotTests {
+@Suite(.timeLimit(.minutes(5))) struct SnapshotTests {
     /// Sealed, merged, updated and deleted: what is found is what a dictionary says, in the sealer, in a region that
     /// follows, and in one that starts again.
     @Test func whatIsFoundIsWhatWasSent() throws {

@@ -7,7 +7,7 @@ import Testing
 @testable import HTTP
 
 /// Clients that come and go while events are published as fast as they can be: what unit tests of one stream do not see.
-@Suite(.serialized, .timeLimit(.minutes(10)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct StreamRaceTests {
     @Test func clientsComeAndGoWhileEventsAreSent() throws {
         let world = try CountedRegion(flushed: false)

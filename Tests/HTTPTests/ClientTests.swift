@@ -1,7 +1,7 @@
 import HTTP
 import Testing
 
-@Suite(.timeLimit(.minutes(10))) struct ClientTests {
+@Suite(.timeLimit(.minutes(5))) struct ClientTests {
     private func routes(_ router: inout Router) {
         router.on(.put, "/echo") { request in
             .text(

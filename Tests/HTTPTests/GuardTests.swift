@@ -3,7 +3,7 @@ import HTTP
 import Testing
 
 /// Each guard of the server, by a client that writes its own bytes.
-@Suite(.timeLimit(.minutes(10))) struct GuardTests {
+@Suite(.timeLimit(.minutes(5))) struct GuardTests {
     private func routes(_ router: inout Router) {
         router.get("/ok") { .text("fine \($0.bodyCount)") }
         router.get("/at/{x}") { .text($0.parameter("x")) }

@@ -5,7 +5,7 @@ import Synchronization
 import Testing
 
 /// Deferred answers, event streams and the order of stopping.
-@Suite(.timeLimit(.minutes(10))) struct WaitingTests {
+@Suite(.timeLimit(.minutes(5))) struct WaitingTests {
     /// Answers from threads of its own, some before the handler has returned.
     private static func deferred(_ router: inout Router) {
         router.get("/later/{n}") { request in

@@ -39,7 +39,7 @@ struct Taken {
 }
 
 @Suite(
-    .serialized, .timeLimit(.minutes(10)),
+    .serialized, .timeLimit(.minutes(5)),
     .enabled(
         if: TestBus.program != nil, "the bus is NOT tested: nats-server is not installed (make setup)"))
 struct BusTests {

@@ -6,7 +6,7 @@ import Testing
 @testable import Scoring
 
 /// Levels are a setting of the whole process, so what changes it runs one at a time.
-@Suite(.serialized, .timeLimit(.minutes(10)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct ForestTests {
     @Test(arguments: Fixture.all)
     func predictsWhatXGBoostPredicts(_ fixture: Fixture) throws {

@@ -3,7 +3,7 @@ import Testing
 
 @testable import Scoring
 
-@Suite(.timeLimit(.minutes(10)))
+@Suite(.timeLimit(.minutes(5)))
 struct ModelFileTests {
     private func refusal(_ text: String) -> ModelError? { refusal(Array(text.utf8)) }
 

@@ -9,7 +9,7 @@ import Testing
 @testable import Tideline
 
 /// Events that a pipeline file could not take become dead letters; with a better file they go in again, once.
-@Suite(.timeLimit(.minutes(10))) struct DeadLettersTests {
+@Suite(.timeLimit(.minutes(5))) struct DeadLettersTests {
     let folder = NSTemporaryDirectory() + "/letters-\(UUID().uuidString)"
 
     private func pipeline(required: Bool) throws -> String {

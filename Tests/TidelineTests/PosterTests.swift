@@ -48,7 +48,7 @@ final class FakeCore: Sendable {
     var bodies: [String] { memory.state.withLock { $0.bodies } }
 }
 
-@Suite(.timeLimit(.minutes(10))) struct PosterTests {
+@Suite(.timeLimit(.minutes(5))) struct PosterTests {
     @Test func whatWasNotTakenGoesAgainAsItWas() throws {
         let core = try FakeCore(statuses: [503, 429, 500])
         let poster = EventPoster(url: core.url, connections: 1)

@@ -2,7 +2,7 @@ import Foundation
 import Testing
 import Vectors
 
-@Suite(.serialized, .timeLimit(.minutes(10))) struct CollectionTests {
+@Suite(.serialized, .timeLimit(.minutes(5))) struct CollectionTests {
     private func tail(_ dimensions: Int) -> VectorTail {
         VectorTail(dimensions: dimensions, metric: .squaredL2, rowsMax: 100_000)
     }

@@ -2,7 +2,7 @@ import Testing
 import Vectors
 
 /// The scan against a plain recomputation, by every form that this machine runs.
-@Suite(.serialized, .timeLimit(.minutes(10))) struct SearchTests {
+@Suite(.serialized, .timeLimit(.minutes(5))) struct SearchTests {
     private static let kernels = VectorKernel.allCases.filter { $0 <= VectorKernel.best }
 
     @Test(arguments: Metric.allCases, [1, 2, 3, 4, 7, 16, 17, 31, 32, 50, 64, 127, 384, 768, 1536])

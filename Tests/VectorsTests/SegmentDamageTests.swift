@@ -4,7 +4,7 @@ import Testing
 import Vectors
 
 /// A damaged file is an error or, below the checksum, a graph that can be searched; it never ends the process.
-@Suite(.serialized, .timeLimit(.minutes(10))) struct SegmentDamageTests {
+@Suite(.serialized, .timeLimit(.minutes(5))) struct SegmentDamageTests {
     private func sealed(_ fixture: SegmentFixture) throws -> [UInt8] {
         let vectors = SegmentFixture.clustered(400, 5, seed: 1)
         _ = try fixture.segment(SegmentFixture.rows(400), vectors, .squaredL2)

@@ -3,7 +3,7 @@ import Foundation
 import Testing
 import Vectors
 
-@Suite(.serialized, .timeLimit(.minutes(10))) struct SegmentTests {
+@Suite(.serialized, .timeLimit(.minutes(5))) struct SegmentTests {
     @Test(arguments: Metric.allCases, [2, 3, 31, 32, 100, 768])
     func findsWhatExactSearchFinds(_ metric: Metric, _ dimensions: Int) throws {
         let fixture = try SegmentFixture()

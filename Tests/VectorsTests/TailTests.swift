@@ -4,7 +4,7 @@ import Testing
 import Vectors
 
 /// What a tail keeps, gives up, and shows to readers while it changes.
-@Suite(.timeLimit(.minutes(10))) struct TailTests {
+@Suite(.timeLimit(.minutes(5))) struct TailTests {
     @Test(arguments: [1, 2, 3]) func equalsADictionary(_ seed: UInt64) throws {
         var random = Seeded(seed)
         let metric = Metric.allCases[Int(seed) % 3]

@@ -17,10 +17,6 @@ package protocol EventLog: AnyObject, Sendable {
     /// Says where `next` goes on in a partition: the position comes from the changelog, never from a second place.
     func seek(partition: Int, to offset: UInt64) throws
 
-    /// Makes the partition ours: nobody else's transaction is open on it or can still be committed. After it `changelog`
-    /// gives all that there is.
-    func takeOver(partition: Int) throws
-
     /// Writes scores, change batch and dead letters atomically. Blocking; an uncertain outcome is resolved inside.
     func commit(_ commit: StagedCommit) throws -> CommitOutcome
 
@@ -40,6 +36,8 @@ package protocol EventLog: AnyObject, Sendable {
 }
 
 package enum LogStep: Equatable, Sendable {
+    /// The partition is ours: nobody else's transaction is open on it or can still be committed. From now on `changelog`
+    /// gives all that there is.
     case assigned(partition: Int)
     /// The partition is no longer ours, or none is.
     case revoked(partition: Int?)
@@ -212,6 +210,9 @@ package protocol IngestLog: EventLog {
     /// The seq of the partition's last batch, where this process knows that it was the last a moment ago: a region's being
     /// fresh rests on it. `nil` where it does not: the partition is not ours, or the brokers have not said so lately.
     func vouchedEnd(of partition: Int) -> UInt64?
+
+    /// This worker's place among those that share the log; `nil` while it stands by.
+    var slot: Int? { get }
 
     /// What the log's own store holds in memory; `nil` where it has none.
     var memory: StoreMemory? { get }

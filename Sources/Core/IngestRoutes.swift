@@ -172,6 +172,8 @@ package struct IngestRoutes: Sendable {
         json.member("pipeline", pipeline.name)
         json.member("lineage", log.lineage.description)
         json.member("partitions", log.partitions)
+        json.key("slot")
+        if let slot = log.slot { json.value(slot) } else { json.null() }
         json.member("scored", counts.scored)
         json.member("flagged", counts.flagged)
         json.member("duplicates", counts.duplicates)
@@ -273,6 +275,9 @@ package struct IngestRoutes: Sendable {
         add("tideline_core_duplicates_total", "counter", "Events dropped as duplicates.", "\(counts.duplicates)")
         add("tideline_core_dead_letters_total", "counter", "Events that could not be scored.", "\(counts.deadLetters)")
         add("tideline_core_batches_total", "counter", "Transactions committed.", "\(counts.batches)")
+        add(
+            "tideline_core_slot", "gauge", "Place among the cores that share the log; -1 while it stands by.",
+            "\(log.slot ?? -1)")
         add("tideline_core_backlog_events", "gauge", "Events taken and not yet committed.", "\(backlog.events)")
         add("tideline_core_state_bytes", "gauge", "Memory of the window tiles.", "\(counts.stateBytes)")
         for (name, sketch) in [

@@ -78,6 +78,8 @@ package final class ScoringLoop {
         switch try log.next(into: next.batch, waitMicroseconds: waitMicroseconds) {
         case .idle:
             if let aborted = try settle() { return .aborted(partition: aborted) }
+            // Whoever waits for partitions is ready when they come.
+            if catchingUp.isEmpty, isCaughtUp.contains(false) { try catchUp() }
             try proceed()
             return .idle
         case .assigned(let partition):
@@ -104,8 +106,14 @@ package final class ScoringLoop {
 
     /// Replays what the log has beyond this state, then goes on where the last batch ended.
     private func assign(_ partition: Int) throws -> Outcome {
-        try log.takeOver(partition: partition)
-        let replayed = try unsafe replay(partition) { try unsafe log.changelog(of: partition, after: $0, $1) }
+        let end = log.changelogEnd(of: partition) ?? .max
+        // What was followed is at hand.
+        var replayed = try unsafe replay(partition, to: end) {
+            try unsafe log.follow(partition: partition, after: $0, $1)
+        }
+        if (committed[partition]?.seq ?? 0) < end {
+            replayed += try unsafe replay(partition) { try unsafe log.changelog(of: partition, after: $0, $1) }
+        }
         isOurs[partition] = true
         isCaughtUp[partition] = true
         catchingUp.append(partition)
@@ -137,13 +145,14 @@ package final class ScoringLoop {
     }
 
     private func replay(
-        _ partition: Int,
+        _ partition: Int, to end: UInt64 = .max,
         _ read: (_ after: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool) throws -> Void
     ) throws -> UInt64 {
         var position = committed[partition] ?? AppliedPosition(lineage: log.lineage)
         let before = position.seq
         let seen = assembler.seenIds(of: partition)
-        try unsafe read(before) { _, encoded in
+        try unsafe read(before) { seq, encoded in
+            guard seq <= end else { return false }
             let changes = try unsafe ChangeBatch(decoding: encoded)
             var unreadable = 0
             changes.forEachChange { change in

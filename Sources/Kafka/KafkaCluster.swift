@@ -8,7 +8,7 @@ import Transactions
 final class KafkaCluster: Cluster {
     let stored: KafkaLogReader
     let configuration: KafkaConfiguration
-    private let slot: Int
+    let roster: RosterTopic
     private let log: Log
     private let follower: KafkaLogReader
     private let fetcher: KafkaClient
@@ -18,15 +18,15 @@ final class KafkaCluster: Cluster {
     var partitions: Int { stored.partitions }
 
     /// Fails where the topics are not there.
-    init(_ configuration: KafkaConfiguration, slot: Int, log: Log) throws {
+    init(_ configuration: KafkaConfiguration, log: Log) throws {
         self.configuration = configuration
-        self.slot = slot
         self.log = log
         stored = try KafkaLogReader(configuration, founds: true, log: log)
         follower = try KafkaLogReader(configuration, founds: false, fetchWait: 100, log: log)
         let hooks = ClientHooks()
         hooks.log = log
         fetcher = try KafkaClient(.consumer, configuration.reading("input", fetchWait: 100), hooks: hooks)
+        roster = try RosterTopic(configuration, log: log)
     }
 
     func makeProducer(of partition: Int, id: Int) throws -> PartitionProducer {
@@ -36,9 +36,18 @@ final class KafkaCluster: Cluster {
     /// Where clients are destroyed, which takes a tenth of a second each: nobody waits for it.
     private static let reaper = DispatchQueue(label: "tideline.kafka.reaper")
 
+    func drop(_ producer: PartitionProducer) { retire(producer) }
+
     func retire(_ owner: any Sendable) { Self.reaper.async { withExtendedLifetime(owner) {} } }
 
-    func join() throws -> Membership {
+    /// Where takeovers run, each waiting for the brokers most of its time.
+    private let takeovers = DispatchQueue(label: "tideline.kafka.takeovers", attributes: .concurrent)
+
+    func beside(_ body: @escaping @Sendable () -> Void) { takeovers.async(execute: body) }
+
+    func isTaken(slot: Int) -> Bool { roster.isTaken(slot) }
+
+    func join(slot: Int) throws -> Membership {
         try Membership(configuration, instance: configuration.instance(slot: slot), log: log)
     }
 

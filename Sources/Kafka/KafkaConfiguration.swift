@@ -22,6 +22,7 @@ package struct KafkaConfiguration: Sendable {
     package var changes: String { "tideline.\(pipeline).changes" }
     package var scores: String { "tideline.\(pipeline).scores" }
     package var deadLetters: String { "tideline.\(pipeline).dead-letters" }
+    package var workers: String { "tideline.\(pipeline).workers" }
     package var group: String { "tideline-\(pipeline)" }
 
     package func instance(slot: Int) -> String { "tideline-\(pipeline)-core-\(slot)" }
@@ -75,6 +76,13 @@ package struct KafkaConfiguration: Sendable {
                 "batch.size": "2097152", "batch.num.messages": "10000", "message.max.bytes": "8388608",
                 "queue.buffering.max.messages": "100000",
             ])
+    }
+
+    /// A beat that could not be sent in a second is none.
+    func beating() -> [String: String] {
+        client(
+            "beats",
+            ["linger.ms": "0", "acks": "1", "message.timeout.ms": "1000", "queue.buffering.max.messages": "100"])
     }
 
     func ingesting() -> [String: String] {

@@ -15,23 +15,47 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
     private let cluster: KafkaCluster
     private let transactions: TransactionalLog<KafkaCluster>
     private let ingest: KafkaIngest
+    private let log: Log
 
     package typealias Beginning = Transactions.Beginning
 
-    /// Joins the group in a slot. Fails where the topics are not there.
+    /// A worker's place among the workers.
+    package enum Place: Sendable {
+        /// This one, whoever has it.
+        case slot(Int)
+        /// One of so many in which nobody works, of any number where there is no limit; until there is one it stands by, and
+        /// follows the log.
+        case free(of: Int?)
+    }
+
+    /// Joins the group, or stands by. Fails where the topics are not there.
     package init(
-        _ configuration: KafkaConfiguration, slot: Int, begin: Beginning = .earliest, acceptsGap: Bool = false,
-        log: Log,
-        clock: any WallClock = SystemClock()
+        _ configuration: KafkaConfiguration, place: Place, begin: Beginning = .earliest, acceptsGap: Bool = false,
+        log: Log, clock: any WallClock = SystemClock()
     ) throws {
-        cluster = try KafkaCluster(configuration, slot: slot, log: log)
+        self.log = log
+        cluster = try KafkaCluster(configuration, log: log)
         ingest = try KafkaIngest(configuration, log: log)
         var settings = TransactionalLog<KafkaCluster>.Configuration()
         settings.commitIntervalMicroseconds = configuration.commitIntervalMicroseconds
         settings.begin = begin
         settings.acceptsGap = acceptsGap
-        transactions = try TransactionalLog(cluster, settings, log: log, clock: clock)
+        switch place {
+        case .slot(let slot):
+            try cluster.roster.take(slot)
+            transactions = try TransactionalLog(cluster, settings, slot: slot, log: log, clock: clock)
+        case .free(let count):
+            settings.standsBy = true
+            transactions = try TransactionalLog(cluster, settings, slot: nil, log: log, clock: clock)
+            cluster.roster.wait(forOneOf: count) { [weak transactions] in transactions?.sit(in: $0) }
+        }
     }
+
+    /// For tests: says nothing to the other workers, as a process that stands still.
+    func fallSilent(_ isSilent: Bool) { cluster.roster.fallSilent(isSilent) }
+
+    /// The slot that this worker has; `nil` while it stands by.
+    package var slot: Int? { cluster.roster.slot }
 
     package var onCommit: (@Sendable (_ partition: Int, _ seq: UInt64) -> Void)? {
         get { transactions.onCommit }
@@ -39,14 +63,13 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
     }
 
     package func next(into batch: EventBatch, waitMicroseconds: Int) throws -> LogStep {
-        try transactions.next(into: batch, waitMicroseconds: waitMicroseconds)
+        cluster.roster.loopLives()
+        return try transactions.next(into: batch, waitMicroseconds: waitMicroseconds)
     }
 
     package func seek(partition: Int, to offset: UInt64) throws {
         try transactions.seek(partition: partition, to: offset)
     }
-
-    package func takeOver(partition: Int) throws { try transactions.takeOver(partition: partition) }
 
     package func commit(_ commit: StagedCommit) throws -> CommitOutcome { try transactions.commit(commit) }
 
@@ -65,7 +88,16 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
 
     package var memory: StoreMemory? { nil }
 
-    package func close() { transactions.close() }
+    package func close() {
+        // Whoever claims the slot is told by the group at once; the others notice nothing.
+        let standbys = cluster.roster.standbys
+        log.info(
+            standbys > 0
+                ? "hands its slot over to a standby" : "leaves the group, which gives its partitions to the others",
+            ["slot": cluster.roster.slot ?? -1])
+        transactions.close(handsOver: standbys > 0)
+        cluster.roster.leave()
+    }
 
     package func append(
         _ events: borrowing AppendRequest,

@@ -44,14 +44,22 @@ package struct KafkaTopics {
                     ("cleanup.policy", "delete"), ("retention.ms", "\(30 * day)"), ("max.message.bytes", "8388608"),
                 ],
                 purpose: "events that could not be scored, with reason and original bytes"),
+            Plan(
+                name: configuration.workers, partitions: 1,
+                settings: [
+                    ("cleanup.policy", "delete"), ("retention.ms", "\(day / 24)"), ("segment.ms", "\(day / 24)"),
+                ],
+                purpose: "which core works in which slot: beats and claims"),
         ]
     }
 
-    /// Partitions of each topic that the log needs; `nil` where one is missing.
-    package func found() throws(KafkaError) -> [(name: String, partitions: Int?)] {
-        var all: [(name: String, partitions: Int?)] = []
-        for name in [configuration.input, configuration.changes, configuration.scores, configuration.deadLetters] {
-            all.append((name, try client.partitions(of: name)))
+    /// Each topic that the log needs, with the partitions that it has, `nil` where it is missing, and those that it must have
+    /// for the input that is there.
+    package func found() throws(KafkaError) -> [(name: String, partitions: Int?, wanted: Int?)] {
+        let count = try client.partitions(of: configuration.input)
+        var all: [(name: String, partitions: Int?, wanted: Int?)] = []
+        for plan in Self.plan(configuration, partitions: count ?? 0) {
+            all.append((plan.name, try client.partitions(of: plan.name), count == nil ? nil : plan.partitions))
         }
         return all
     }
@@ -59,14 +67,15 @@ package struct KafkaTopics {
     /// Makes what is missing, with the input's number of partitions where that is there. Returns what was made.
     package func create(partitions: Int) throws -> [Plan] {
         let found = try found()
-        let count = found[0].partitions ?? partitions
-        for topic in found.dropFirst() {
-            if let have = topic.partitions, have != count {
-                throw KafkaLogError.partitionsDiffer(topic: topic.name, have: have, want: count)
+        for topic in found {
+            if let have = topic.partitions, let want = topic.wanted, have != want {
+                throw KafkaLogError.partitionsDiffer(topic: topic.name, have: have, want: want)
             }
         }
         let missing = Set(found.filter { $0.partitions == nil }.map(\.name))
-        let wanted = Self.plan(configuration, partitions: count).filter { missing.contains($0.name) }
+        let wanted = Self.plan(configuration, partitions: found[0].partitions ?? partitions).filter {
+            missing.contains($0.name)
+        }
         for plan in wanted { try make(plan) }
         for plan in wanted where try client.partitions(of: plan.name, waitingSeconds: 10) == nil {
             throw KafkaLogError.missingTopic(plan.name)
@@ -102,34 +111,5 @@ package struct KafkaTopics {
             let said = unsafe rd_kafka_topic_result_error_string(one).map { unsafe String(cString: $0) }
             throw KafkaError("create \(plan.name)", code: made, said)
         }
-    }
-
-    /// The least slot that no member of the group holds.
-    package func freeSlot() throws -> Int {
-        let queue = unsafe rd_kafka_queue_new(client.handle)
-        defer { unsafe rd_kafka_queue_destroy(queue) }
-        let held: Set<String> = try unsafe configuration.group.withCString { name in
-            var groups: [UnsafePointer<CChar>?] = unsafe [name]
-            unsafe rd_kafka_DescribeConsumerGroups(client.handle, &groups, 1, nil, queue)
-            guard let event = unsafe rd_kafka_queue_poll(queue, 15_000) else {
-                throw KafkaError("describe the group", code: RD_KAFKA_RESP_ERR__TIMED_OUT)
-            }
-            defer { unsafe rd_kafka_event_destroy(event) }
-            let code = unsafe rd_kafka_event_error(event)
-            guard code == RD_KAFKA_RESP_ERR_NO_ERROR,
-                let result = unsafe rd_kafka_event_DescribeConsumerGroups_result(event)
-            else { throw KafkaError("describe the group", code: code) }
-            var count = 0
-            let described = unsafe rd_kafka_DescribeConsumerGroups_result_groups(result, &count)
-            guard count == 1, let group = unsafe described?[0] else { return [] }
-            return unsafe Set(
-                (0..<rd_kafka_ConsumerGroupDescription_member_count(group)).compactMap { index in
-                    guard let member = unsafe rd_kafka_ConsumerGroupDescription_member(group, index),
-                        let instance = unsafe rd_kafka_MemberDescription_group_instance_id(member)
-                    else { return nil }
-                    return unsafe String(cString: instance)
-                })
-        }
-        return (0...).first { !held.contains(configuration.instance(slot: $0)) } ?? 0
     }
 }

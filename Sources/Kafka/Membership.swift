@@ -7,7 +7,7 @@ import Transactions
 ///
 /// `@unchecked Sendable`: the assignment is guarded by the lock; one thread calls `poll`.
 @safe final class Membership: GroupMember, @unchecked Sendable {
-    private let client: KafkaClient
+    fileprivate let client: KafkaClient
     private let topic: String
     private let hooks: ClientHooks
     private let lock = NSLock()
@@ -72,6 +72,20 @@ import Transactions
             unsafe entry?.pointee.offset = Int64(offset)
         }
         unsafe rd_kafka_commit(client.handle, list, 1)
+    }
+}
+
+extension Membership {
+    /// A static member keeps its partitions until its session ends, also when its client is closed; one that has given up its
+    /// subscription is let go at once.
+    func leave() {
+        guard unsafe rd_kafka_unsubscribe(client.handle) == RD_KAFKA_RESP_ERR_NO_ERROR else { return }
+        let deadline = Date(timeIntervalSinceNow: 1)
+        while Date() < deadline {
+            if let message = unsafe rd_kafka_consumer_poll(client.handle, 20) {
+                unsafe rd_kafka_message_destroy(message)
+            }
+        }
     }
 }
 

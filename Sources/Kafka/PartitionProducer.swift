@@ -5,7 +5,7 @@ import Transactions
 /// One of a partition's two transactional producers: what a transaction holds, and into which topics it goes.
 ///
 /// Not thread-safe: the thread that commits the partition uses it.
-final class PartitionProducer: TransactionalClient {
+final class PartitionProducer: TransactionalClient, Sendable {
     private let configuration: KafkaConfiguration
     private let partition: Int
     private let producer: TransactionalProducer

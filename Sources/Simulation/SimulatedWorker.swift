@@ -50,7 +50,7 @@ final class SimulatedWorker {
         let quiet = Log(role: "core", minimum: .error)
         var configuration = TransactionalLog<SimulatedClient>.Configuration()
         configuration.variant = variant
-        log = try TransactionalLog(client, configuration, log: quiet, clock: steady)
+        log = try TransactionalLog(client, configuration, slot: client.slot, log: quiet, clock: steady)
         loop = try ScoringLoop(
             log: log, view: view, pipeline: pipeline, model: nil, figures: figures, clock: steady,
             eventsMax: batchMax,

@@ -15,10 +15,16 @@ package protocol Cluster: AnyObject, Sendable {
 
     /// A client with one of the partition's two transactional ids, 0 or 1. It claims nothing yet.
     func makeProducer(of partition: Int, id: Int) throws -> Producer
+    /// Lets go of a client that holds nothing, without waiting for its end.
+    func drop(_ producer: Producer)
     /// Lets go of what holds clients, without waiting for their end.
     func retire(_ owner: any Sendable)
-    /// Joins the group in this worker's slot.
-    func join() throws -> Group
+    /// Runs what waits for the brokers without keeping the caller, which it wakes from `wait` at its end.
+    func beside(_ body: @escaping @Sendable () -> Void)
+    /// Joins the group in a slot.
+    func join(slot: Int) throws -> Group
+    /// Whether another worker has claimed the slot since. Waits for a moment until that is known.
+    func isTaken(slot: Int) -> Bool
 
     /// The first offset that the input still has of a partition, and the one after its last committed event.
     func inputBounds(of partition: Int) throws -> (low: UInt64, high: UInt64)
@@ -87,4 +93,6 @@ package protocol GroupMember: AnyObject {
     func reported(_ partition: Int) throws -> UInt64?
     /// Tells the group where partitions stand. Asynchronous, and for others' eyes: positions come from the changelog.
     func report(_ positions: [Int: UInt64])
+    /// Leaves at once, so that nobody waits for the session's end. Whoever is to have the slot is not told to the group.
+    func leave()
 }

@@ -28,17 +28,23 @@ final class OwnedPartition<Brokers: Cluster>: @unchecked Sendable {
     var heldAt: Int64 = 0
     var lookedAt: Int64 = 0
     var isCommitting = false
+    /// The stages of the takeover, microseconds since 1970: given by the group, others fenced, read to the end. 0 before, and
+    /// again when it was told.
+    private var assignedAt: Int64
+    var fencedAt: Int64 = 0
+    var beganAt: Int64 = 0
 
     /// After so long without an answer the outcome of a commit is uncertain.
     private let commitMilliseconds: Int32 = 15_000
 
     /// `takeOvers`: how many this worker has done, which decides nothing in the sound protocol.
-    init(_ partition: Int, _ cluster: Brokers, log: Log, variant: ProtocolVariant, takeOvers: Int) {
+    init(_ partition: Int, _ cluster: Brokers, log: Log, variant: ProtocolVariant, takeOvers: Int, assignedAt: Int64) {
         self.partition = partition
         self.cluster = cluster
         self.log = log
         self.variant = variant
         self.takeOvers = takeOvers
+        self.assignedAt = assignedAt
     }
 
     /// Lets go of the partition. A commit that is under way on another thread keeps its producers until it ends.
@@ -53,14 +59,41 @@ final class OwnedPartition<Brokers: Cluster>: @unchecked Sendable {
         takeOvers += 1
         var made: [Brokers.Producer?] = [nil, nil]
         for id in variant.reversesIds(takeOver: takeOvers) ? [1, 0] : [0, 1] {
-            let producer = try cluster.makeProducer(of: partition, id: id)
-            try patiently("init_transactions") { () throws(Brokers.Producer.Failure) in
-                try producer.initialize(milliseconds: 10_000)
-            }
-            try producer.prepare()
-            made[id] = producer
+            made[id] = try initialized(id)
         }
         producers = made.compactMap { $0 }
+    }
+
+    /// A producer that holds one of the ids. Where the dead owner has left a transaction open the brokers abort it, and ask
+    /// for patience; librdkafka then waits for half a second, whatever is left to wait for. A new client asks at once.
+    private func initialized(_ id: Int) throws -> Brokers.Producer {
+        var patience: Int32 = 100
+        while true {
+            let producer = try cluster.makeProducer(of: partition, id: id)
+            do {
+                try producer.initialize(milliseconds: patience)
+                try producer.prepare()
+                return producer
+            } catch {
+                cluster.drop(producer)
+                guard error.isRetriable || error.isTimeout else { throw error }
+                log.info("asks again for an id", ["partition": partition, "id": id, "because": error.text])
+                patience = min(patience * 2, 10_000)
+            }
+        }
+    }
+
+    /// Says once, at the first commit, how long each stage of the takeover has taken.
+    func tellTakeover(firstCommitAt clock: any WallClock) {
+        guard assignedAt > 0 else { return }
+        let now = clock.now
+        log.info(
+            "took over",
+            [
+                "partition": partition, "fenceMilliseconds": (fencedAt - assignedAt) / 1000,
+                "catchUpMilliseconds": (beganAt - fencedAt) / 1000, "firstCommitMilliseconds": (now - beganAt) / 1000,
+            ])
+        assignedAt = 0
     }
 
     /// Repeats what may succeed when it is repeated.

@@ -18,7 +18,10 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
     private let configuration: Configuration
     private let log: Log
     private let clock: any WallClock
-    private var group: Brokers.Group
+    /// `nil` while no slot is ours: a standby follows, and takes nothing.
+    private var group: Brokers.Group?
+    private var slot: Int?
+    private let takeovers: Takeovers<Brokers>
     /// When this worker found itself fenced out of its slot, lately.
     private var fencings: [Int64] = []
     private let recent: RecentBatches
@@ -28,6 +31,8 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
     /// Partitions that were lost to another's claim, or could not be taken, and are still ours by the group.
     private var retakes: [Int] = []
     private var takeOvers = 0
+    /// A slot that was given to us and not yet taken; guarded by the lock.
+    private var givenSlot: Int?
     private var turn = 0
     private var nextReport: Int64 = 0
     /// Called after each commit, on the thread that commits: wakes the relay.
@@ -40,22 +45,33 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
         package var begin = Beginning.earliest
         /// Goes on where the input's retention has deleted events that were not scored.
         package var acceptsGap = false
+        /// Waits for another slot when its own is claimed, where it would else fail.
+        package var standsBy = false
         /// The simulation's alone.
         package var variant = ProtocolVariant.sound
 
         package init() {}
     }
 
-    /// Joins the group.
+    /// Joins the group in a slot; without one it stands by until `sit`.
     package init(
-        _ cluster: Brokers, _ configuration: Configuration = .init(), log: Log, clock: any WallClock = SystemClock()
+        _ cluster: Brokers, _ configuration: Configuration = .init(), slot: Int?, log: Log,
+        clock: any WallClock = SystemClock()
     ) throws {
         self.cluster = cluster
         self.configuration = configuration
         self.log = log
         self.clock = clock
+        self.slot = slot
         recent = RecentBatches(partitions: cluster.partitions)
-        group = try cluster.join()
+        takeovers = Takeovers(cluster)
+        if let slot { group = try cluster.join(slot: slot) }
+    }
+
+    /// The slot is ours: the next step joins the group in it. Any thread may say so.
+    package func sit(in slot: Int) {
+        lock.withLock { givenSlot = slot }
+        cluster.wake()
     }
 
     // MARK: the scoring loop's side
@@ -94,35 +110,50 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
     }
 
     private func change() throws -> LogStep? {
-        let retake = lock.withLock { retakes.popLast() }
-        if let partition = retake {
-            if group.isOwned(partition) { return .assigned(partition: partition) }
-            group.lost(partition)
+        if let given = lock.withLock({ givenSlot.take() }) {
+            slot = given
+            group = try cluster.join(slot: given)
+        }
+        guard let group else { return nil }
+        if let partition = lock.withLock({ retakes.popLast() }) {
+            if group.isOwned(partition) { beginTakeover(of: partition) } else { group.lost(partition) }
         }
         let change: GroupAssignment.Change?
         do { change = try group.poll() } catch { return try rejoin(error) }
         switch change {
         case .assigned(let partition):
             log.info("assigned", ["partition": partition])
-            return .assigned(partition: partition)
+            beginTakeover(of: partition)
         case .revoked(let partition):
             log.info("revoked", ["partition": partition])
             giveUp(partition)
             return .revoked(partition: partition)
-        case nil: return nil
+        case nil: break
         }
+        guard let taken = try takeovers.next() else { return nil }
+        install(taken)
+        return .assigned(partition: taken.partition)
     }
 
     /// A worker whose session ended while the brokers were away is fenced by its own former self: it joins anew. One whose
-    /// slot another worker holds would be fenced again and again: then the error stands.
+    /// slot another worker has claimed stands by; where nobody keeps a list of claims, it would be fenced again and again:
+    /// then the error stands.
     private func rejoin(_ error: any Error) throws -> LogStep? {
+        for partition in 0..<partitions { giveUp(partition) }
+        lock.withLock { retakes.removeAll() }
+        group = nil
+        guard let slot else { return .revoked(partition: nil) }
+        if cluster.isTaken(slot: slot) {
+            log.warning("the slot was taken by another worker", ["slot": slot, "because": "\(error)"])
+            guard configuration.standsBy else { throw SlotTaken(slot: slot) }
+            self.slot = nil
+            return .revoked(partition: nil)
+        }
         let now = clock.now
         fencings = fencings.filter { $0 > now - 60_000_000 } + [now]
         guard fencings.count <= 3 else { throw error }
         log.warning("joining the group anew", ["because": "\(error)", "times": fencings.count])
-        for partition in 0..<partitions { giveUp(partition) }
-        lock.withLock { retakes.removeAll() }
-        group = try cluster.join()
+        group = try cluster.join(slot: slot)
         return .revoked(partition: nil)
     }
 
@@ -133,6 +164,7 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
 
     /// The partition is not ours any more. Its reader ends here: a client reads a partition once at a time.
     private func giveUp(_ partition: Int) {
+        takeovers.cancel(partition)
         let (place, input) = lock.withLock {
             heads[partition] = nil
             let place = owned.removeValue(forKey: partition)
@@ -146,7 +178,7 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
 
     package func seek(partition: Int, to end: UInt64) throws {
         guard let place = lock.withLock({ owned[partition] }) else { return }
-        let offset = configuration.variant == .positionFromGroup ? try group.reported(partition) ?? end : end
+        let offset = configuration.variant == .positionFromGroup ? try group?.reported(partition) ?? end : end
         let (low, high) = try cluster.inputBounds(of: partition)
         var start = offset
         if offset == 0, lock.withLock({ heads[partition] }) == 0 {
@@ -170,34 +202,52 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
         place.position = offset
         let input = try cluster.readInput(of: partition, from: start)
         lock.withLock { place.input = input }
+        if place.beganAt == 0 { place.beganAt = clock.now }
         cluster.wake()
     }
 
     /// Where a partition without a changelog begins. The group's position goes before `begin`: a core that was told `latest`
     /// and ended before its first commit goes on where it began.
     private func beginning(of partition: Int, low: UInt64, high: UInt64) throws -> UInt64 {
-        if let reported = try group.reported(partition), (low...high).contains(reported) { return reported }
+        if let reported = try group?.reported(partition), (low...high).contains(reported) { return reported }
         let start = configuration.begin == .latest ? high : low
         if start > 0 {
             log.info("begins", ["partition": partition, "offset": start, "at": configuration.begin.rawValue])
         }
-        group.report([partition: start])
+        group?.report([partition: start])
         return start
     }
 
+    /// Makes the partition ours: nobody else's transaction is open on it or can still be committed. After it `changelog`
+    /// gives all that there is.
     package func takeOver(partition: Int) throws {
         giveUp(partition)
-        let early = configuration.variant == .endBeforeInit ? try cluster.changelogEnd(of: partition) : nil
+        install(try takeover(of: partition)())
+    }
+
+    private func beginTakeover(of partition: Int) {
+        giveUp(partition)
+        takeovers.begin(partition, takeover(of: partition))
+    }
+
+    private func takeover(of partition: Int) -> @Sendable () throws -> Takeovers<Brokers>.Taken {
         let place = OwnedPartition(
-            partition, cluster, log: log, variant: configuration.variant, takeOvers: takeOvers)
+            partition, cluster, log: log, variant: configuration.variant, takeOvers: takeOvers, assignedAt: clock.now)
         takeOvers += 1
-        try place.takeOver()
-        // Nothing is open now: what stands in the changelog is all that there is.
-        place.heldAt = clock.now
-        let end = try early ?? cluster.changelogEnd(of: partition)
+        return { [cluster, clock, variant = configuration.variant] in
+            let early = variant == .endBeforeInit ? try cluster.changelogEnd(of: partition) : nil
+            try place.takeOver()
+            // Nothing is open now: what stands in the changelog is all that there is.
+            place.heldAt = clock.now
+            place.fencedAt = place.heldAt
+            return .init(partition: partition, place: place, end: try early ?? cluster.changelogEnd(of: partition))
+        }
+    }
+
+    private func install(_ taken: Takeovers<Brokers>.Taken) {
         lock.withLock {
-            owned[partition] = place
-            heads[partition] = end
+            owned[taken.partition] = taken.place
+            heads[taken.partition] = taken.end
         }
     }
 
@@ -210,6 +260,7 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
         let outcome = try place.commit(commit) { try standing(of: commit) }
         switch outcome {
         case .committed:
+            place.tellTakeover(firstCommitAt: clock)
             unsafe recent.append(commit.partition, commit.seq, unsafe commit.changes)
             lock.withLock {
                 heads[commit.partition] = commit.seq
@@ -281,7 +332,7 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
     private func reportPositions(_ now: Int64) {
         guard now >= nextReport else { return }
         nextReport = now + 1_000_000
-        group.report(lock.withLock { owned.compactMapValues(\.settled) })
+        group?.report(lock.withLock { owned.compactMapValues(\.settled) })
     }
 
     // MARK: reading
@@ -319,10 +370,22 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
     /// Events that wait to be read.
     package var waiting: Int { lock.withLock { owned.values.reduce(0) { $0 + ($1.input?.queued ?? 0) } } }
 
-    /// Before a planned stop, when nothing is under way any more.
-    package func close() {
-        group.report(lock.withLock { owned.compactMapValues(\.settled) })
+    /// Before a planned stop, when nothing is under way any more. `handsOver`: someone waits for the slot and takes it now;
+    /// else the group is told, and gives the partitions to the workers that it has.
+    package func close(handsOver: Bool = false) {
+        group?.report(lock.withLock { owned.compactMapValues(\.settled) })
         lock.withLock { owned.removeAll() }
+        if !handsOver { group?.leave() }
+        group = nil
+    }
+}
+
+/// Another worker has claimed our slot.
+package struct SlotTaken: Error, CustomStringConvertible {
+    package let slot: Int
+
+    package var description: String {
+        "slot \(slot) was taken by another worker: give each core its own --slot, or --cores N to all of them"
     }
 }
 

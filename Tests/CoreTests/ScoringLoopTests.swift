@@ -38,7 +38,6 @@ final class AbortingLog: EventLog, @unchecked Sendable {
         try inner.next(into: batch, waitMicroseconds: waitMicroseconds)
     }
     func follow(partition: Int, after seq: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool) {}
-    func takeOver(partition: Int) { inner.takeOver(partition: partition) }
     func seek(partition: Int, to offset: UInt64) throws { try inner.seek(partition: partition, to: offset) }
     func commit(_ commit: StagedCommit) throws -> CommitOutcome {
         commits += 1

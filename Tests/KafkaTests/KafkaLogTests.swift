@@ -39,15 +39,19 @@ final class KafkaWorld {
             bootstrapServers: broker ?? "", pipeline: name, input: "\(name).events")
         pipeline = try Pipeline(text: pipelineText.replacing("NAME", with: name), file: "test.yaml")
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-        #expect(try KafkaTopics(configuration, log: log).create(partitions: partitions).count == 4)
+        #expect(try KafkaTopics(configuration, log: log).create(partitions: partitions).count == 5)
     }
 
     deinit { try? FileManager.default.removeItem(atPath: folder) }
 
     func core(slot: Int, beside: Bool = true, eventsMax: Int = 50, begin: KafkaLog.Beginning = .earliest) throws -> Core
-    {
+    { try core(place: .slot(slot), beside: beside, eventsMax: eventsMax, begin: begin) }
+
+    func core(
+        place: KafkaLog.Place, beside: Bool = true, eventsMax: Int = 50, begin: KafkaLog.Beginning = .earliest
+    ) throws -> Core {
         try Core(
-            self, slot: slot, view: "\(folder)/view-\(UUID().uuidString)", beside: beside, eventsMax: eventsMax,
+            self, place: place, view: "\(folder)/view-\(UUID().uuidString)", beside: beside, eventsMax: eventsMax,
             begin: begin)
     }
 
@@ -87,9 +91,10 @@ final class KafkaWorld {
         private(set) var outcomes: [ScoringLoop.Outcome] = []
 
         init(
-            _ world: KafkaWorld, slot: Int, view: String, beside: Bool, eventsMax: Int, begin: KafkaLog.Beginning
+            _ world: KafkaWorld, place: KafkaLog.Place, view: String, beside: Bool, eventsMax: Int,
+            begin: KafkaLog.Beginning
         ) throws {
-            log = try KafkaLog(world.configuration, slot: slot, begin: begin, log: world.log)
+            log = try KafkaLog(world.configuration, place: place, begin: begin, log: world.log)
             loop = try ScoringLoop(
                 log: log, view: try View(path: view), pipeline: world.pipeline, model: nil, figures: figures,
                 eventsMax: eventsMax, commitsBeside: beside)
@@ -263,6 +268,41 @@ struct KafkaLogTests {
         #expect(zombie.figures.current.scored == 60)
         let rows = try world.committed()
         #expect(rows.count == 120 && rows.values.allSatisfy { $0.count == 1 })
+    }
+
+    /// A standby follows the log, takes the slot of a worker that falls silent, and the worker, which comes back, finds its slot
+    /// taken: it commits nothing, and stands by itself.
+    @Test func aStandbyTakesTheSlotOfAWorkerThatFallsSilent() throws {
+        let world = try KafkaWorld()
+        let holder = try world.core(place: .free(of: 1))
+        try holder.append((0..<60).map { world.event($0, terminal: $0 % 4) }, world: world)
+        try holder.run(until: { holder.figures.current.scored == 60 })
+        #expect(holder.log.slot == 0)
+        let standby = try world.core(place: .free(of: 1))
+        for _ in 0..<200 {
+            _ = try holder.loop.step(waitMicroseconds: 5000)
+            _ = try standby.loop.step(waitMicroseconds: 5000)
+        }
+        #expect(standby.log.slot == nil && standby.figures.current.batches == 0)
+        holder.log.fallSilent(true)
+        try standby.append((60..<120).map { world.event($0, terminal: $0 % 4) }, world: world)
+        try standby.run(until: { standby.figures.current.scored == 60 })
+        #expect(standby.log.slot == 0)
+        holder.log.fallSilent(false)
+        try standby.append((120..<180).map { world.event($0, terminal: $0 % 4) }, world: world)
+        try holder.run(until: {
+            _ = try standby.loop.step(waitMicroseconds: 5000)
+            return standby.figures.current.scored == 120 && holder.log.slot == nil
+        })
+        #expect(holder.figures.current.scored == 60)
+        let rows = try world.committed()
+        #expect(rows.count == 180 && rows.values.allSatisfy { $0.count == 1 })
+        // A planned stop: the one that stands by now has the slot back, without a silence.
+        try standby.loop.close()
+        standby.log.close()
+        try holder.append((180..<240).map { world.event($0, terminal: $0 % 4) }, world: world)
+        try holder.run(until: { holder.figures.current.scored == 120 }, seconds: 20)
+        #expect(try world.committed().count == 240)
     }
 
     /// Workers come and go while events come in: each event is scored once, and a lost view is made again from the log.

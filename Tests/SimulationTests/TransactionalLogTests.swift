@@ -55,7 +55,7 @@ private final class Script: Interleaving {
 
     private func log(slot: Int) throws -> TransactionalLog<SimulatedClient> {
         try TransactionalLog(
-            SimulatedClient(brokers, slot: slot, incarnation: slot, world: script),
+            SimulatedClient(brokers, slot: slot, incarnation: slot, world: script), slot: slot,
             log: Log(role: "test", minimum: .error), clock: SteadyClock(SimulatedClock(time)))
     }
 

@@ -124,8 +124,8 @@ package final class EmbeddedLog: IngestLog, @unchecked Sendable {
         state[partition].waitingSince = offset < state[partition].end ? 1 : 0
     }
 
-    /// One process holds the store: nobody else can have a commit under way.
-    package func takeOver(partition: Int) {}
+    /// Nobody shares the log.
+    package var slot: Int? { 0 }
 
     /// All partitions are ours from the first steps on.
     package func follow(

@@ -62,9 +62,17 @@ final class SimulatedClient: Cluster, @unchecked Sendable {
         SimulatedProducer(self, partition: partition, id: id)
     }
 
+    func drop(_ producer: SimulatedProducer) {}
+
     func retire(_ owner: any Sendable) {}
 
-    func join() throws -> SimulatedMember {
+    /// One thread: it keeps the caller, and others run inside its calls.
+    func beside(_ body: @escaping @Sendable () -> Void) { body() }
+
+    /// Nobody keeps a list here: a worker whose slot another presents is fenced again and again, and ends.
+    func isTaken(slot: Int) -> Bool { false }
+
+    func join(slot: Int) throws -> SimulatedMember {
         try ask("join")
         brokers.group.join(slot: slot, incarnation: incarnation, now: world.now)
         return SimulatedMember(self)
@@ -275,4 +283,7 @@ final class SimulatedMember: GroupMember {
         guard !client.isCut, !client.isDead else { return }
         for (partition, offset) in positions { client.brokers.group.report(partition, offset) }
     }
+
+    /// No history ends a core by plan: what leaves is a crash's session that ends.
+    func leave() {}
 }

@@ -45,7 +45,7 @@ enum TopicsCommand {
         print(
             """
 
-            The three tideline topics need as many partitions as the input. Replication is the cluster's own; with three
+            Changes, scores and dead letters need as many partitions as the input. Replication is the cluster's own; with three
             brokers ask for replication 3 and min.insync.replicas=2. Rights: docs/kafka.md.
             """)
         return 0
@@ -53,17 +53,15 @@ enum TopicsCommand {
 
     private static func check(_ configuration: KafkaConfiguration, _ partitions: Int) throws -> Int32 {
         let found = try KafkaTopics(configuration, log: Log(role: "topics", minimum: .error)).found()
-        let wanted = found[0].partitions
         var fits = true
         for topic in found {
             let verdict: String
             if let have = topic.partitions {
-                verdict =
-                    have == wanted ? "\(have) partitions" : "\(have) partitions where the input has \(wanted ?? 0)"
+                verdict = have == topic.wanted ? "\(have) partitions" : "\(have) partitions, not \(topic.wanted ?? 0)"
             } else {
                 verdict = "missing: `tideline topics create` makes it"
             }
-            fits = fits && topic.partitions != nil && topic.partitions == wanted
+            fits = fits && topic.partitions != nil && topic.partitions == topic.wanted
             print("\(topic.name)  \(verdict)")
         }
         return fits ? 0 : 1

@@ -25,7 +25,13 @@ enum CoreCommand {
             CommandOption("--partitions", "N", help: "Partitions of a new log (default 4)."),
             LogPlace.kafkaOption,
             CommandOption(
-                "--slot", "N", help: "This core's place among the cores of a Kafka log (default: a free one)."),
+                "--slot", "N",
+                help: "This core's place among the cores of a Kafka log, whoever has it (default: a free one)."),
+            CommandOption(
+                "--cores", "N",
+                help:
+                    "How many cores of a Kafka log score at once; one that comes beyond them stands by, follows the log "
+                    + "and takes the place of the first that falls silent (default: each scores)."),
             CommandOption(
                 "--from", "PLACE", default: "earliest",
                 help: "Where a new pipeline begins in a Kafka topic that holds events: earliest or latest."),
@@ -85,10 +91,12 @@ enum CoreCommand {
         guard let begin = KafkaLog.Beginning(rawValue: from) else {
             throw UsageError("--from is earliest or latest, not \(from)")
         }
-        let slot = try arguments.int("--slot", in: 0...9999) ?? topics.freeSlot()
-        log.info("slot", ["slot": slot, "group": configuration.group])
+        let slot = try arguments.int("--slot", in: 0...9999)
+        let cores = try arguments.int("--cores", in: 1...1000)
+        guard slot == nil || cores == nil else { throw UsageError("--slot or --cores, not both") }
         return try KafkaLog(
-            configuration, slot: slot, begin: begin, acceptsGap: arguments.flag("--accept-gap"), log: log)
+            configuration, place: slot.map { .slot($0) } ?? .free(of: cores), begin: begin,
+            acceptsGap: arguments.flag("--accept-gap"), log: log)
     }
 
     private static func makeServer(

@@ -18,6 +18,9 @@ enum UpCommand {
             CommandOption("--partitions", "N", help: "Partitions of a new log (default 4)."),
             LogPlace.kafkaOption,
             CommandOption("--cores", "N", default: "1", help: "Cores that share the partitions of a Kafka log."),
+            CommandOption(
+                "--standbys", "N", default: "0",
+                help: "Further cores, which take over from the first that falls silent."),
             CommandOption("--regions", "LIST", default: "eu,us,ap", help: "Names of the regions."),
             CommandOption(
                 "--rate", "N", default: "1000", help: "Events a second that the generator makes; 0 for none."),
@@ -54,15 +57,16 @@ enum UpCommand {
         }
         let kafka = try LogPlace.kafka(arguments, Pipeline(path: arguments.string("--pipeline") ?? ""))
         let cores = try arguments.int("--cores", in: 1...16) ?? 1
-        guard cores == 1 || kafka != nil else {
-            throw UsageError("--cores needs a log that cores can share: add --kafka HOST:PORT")
+        let standbys = try arguments.int("--standbys", in: 0...16) ?? 0
+        guard cores + standbys == 1 || kafka != nil else {
+            throw UsageError("--cores and --standbys need a log that cores can share: add --kafka HOST:PORT")
         }
         let world = try World(
             .init(
                 dir: arguments.string("--dir") ?? ".tideline/world",
                 pipeline: arguments.string("--pipeline") ?? "",
                 partitions: try arguments.int("--partitions", in: 1...1024), kafka: kafka?.bootstrapServers,
-                cores: cores,
+                cores: cores, standbys: standbys,
                 regions: regions, rate: rate, freePorts: arguments.string("--ports") != nil,
                 sealer: (arguments.string("--sealer") ?? "").split(separator: " ").map(String.init),
                 endpoints: arguments.string("--endpoints")))

@@ -12,6 +12,8 @@ final class World {
         var kafka: String?
         /// Cores that share a Kafka log.
         var cores = 1
+        /// Further cores, which wait for one of those to fall silent.
+        var standbys = 0
         var regions: [String]
         var rate: String
         var freePorts: Bool
@@ -45,10 +47,12 @@ final class World {
 
     func url(_ name: String) -> String { "\(name == "nats" ? "nats" : "http")://127.0.0.1:\(ports[name] ?? 0)" }
 
+    private var coreCount: Int { configuration.cores + configuration.standbys }
+
     private func choosePorts() throws {
         var wanted: [(String, Int)] = [("core", 8400), ("sealer", 8405), ("nats", 8422)]
-        for slot in 1..<max(2, configuration.cores) where slot < configuration.cores {
-            wanted.append(("core-\(slot)", 8430 + slot))
+        for number in 1..<max(2, coreCount) where number < coreCount {
+            wanted.append(("core-\(number)", 8430 + number))
         }
         for (index, region) in configuration.regions.enumerated() { wanted.append(("edge-\(region)", 8411 + index)) }
         for (name, port) in wanted {
@@ -103,14 +107,18 @@ final class World {
                 program, "_child", nats, "-c", Places.file("deploy/regions/nats.conf"), "-a", "127.0.0.1", "-p",
                 "\(ports["nats"] ?? 0)", "-sd", "\(dir)/nats",
             ])
-        for slot in 0..<configuration.cores {
-            let name = slot == 0 ? "core" : "core-\(slot)"
+        for number in 0..<coreCount {
+            let name = number == 0 ? "core" : "core-\(number)"
             var core = [
-                program, "core", "--dir", slot == 0 ? dir : "\(dir)/\(name)", "--pipeline", configuration.pipeline,
+                program, "core", "--dir", number == 0 ? dir : "\(dir)/\(name)", "--pipeline", configuration.pipeline,
                 "--port", "\(ports[name] ?? 0)", "--nats", url("nats"),
             ]
             if let partitions = configuration.partitions { core += ["--partitions", "\(partitions)"] }
-            if let kafka = configuration.kafka { core += ["--kafka", kafka, "--slot", "\(slot)"] }
+            if let kafka = configuration.kafka {
+                core += ["--kafka", kafka]
+                // Who stands by takes whichever place is free; without one each process has its own, at once.
+                core += configuration.standbys > 0 ? ["--cores", "\(configuration.cores)"] : ["--slot", "\(number)"]
+            }
             child(name, core)
         }
         try makeKeys()

@@ -193,7 +193,7 @@ do {
             bootstrapServers: arguments[at + 1], pipeline: pipeline.name, input: topic)
         let told = Log(role: "bench", minimum: .error)
         _ = try KafkaTopics(configuration, log: told).create(partitions: partitions)
-        log = try KafkaLog(configuration, slot: 0, log: told)
+        log = try KafkaLog(configuration, place: .slot(0), log: told)
     } else {
         log = try EmbeddedLog(path: arguments[3] + "/log", partitions: partitions, lingerMicroseconds: 0)
     }

@@ -133,7 +133,7 @@ let package = Package(
         suite("ScoringTests", ["Scoring", "CForest", "CAllocations"], resources: [.copy("Fixtures")]),
         suite("HTTPTests", ["HTTP"]),
         suite("CoreTests", ["Core", "Changes", "Features", "Scoring", "Storage", "CAllocations"]),
-        suite("KafkaTests", ["Kafka", "Core", "Changes", "Features", "Service", "Storage"]),
+        suite("KafkaTests", ["Kafka", "CRdkafka", "Transactions", "Core", "Changes", "Features", "Service", "Storage"]),
         suite("ReplicateTests", ["Replicate", "Changes", "Service", "Storage"]),
         suite("NATSTests", ["NATS", "Replicate", "Changes", "Service", "Storage"]),
         suite(

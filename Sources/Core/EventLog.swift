@@ -214,6 +214,9 @@ package protocol IngestLog: EventLog {
     /// This worker's place among those that share the log; `nil` while it stands by.
     var slot: Int? { get }
 
+    /// Partitions that are ours and stand still until someone acts, with the reason and the remedy.
+    var halted: [Int: String] { get }
+
     /// What the log's own store holds in memory; `nil` where it has none.
     var memory: StoreMemory? { get }
 

@@ -187,6 +187,15 @@ package struct IngestRoutes: Sendable {
         json.member(
             "backlogAgeMilliseconds", backlog.oldestAppendTime > 1 ? max(0, (now - backlog.oldestAppendTime) / 1000) : 0
         )
+        json.key("halted")
+        json.beginArray()
+        for (partition, reason) in log.halted.sorted(by: { $0.key < $1.key }) {
+            json.beginObject()
+            json.member("partition", partition)
+            json.member("reason", reason)
+            json.endObject()
+        }
+        json.endArray()
         json.key("stages")
         json.beginObject()
         for (name, sketch) in [
@@ -278,6 +287,9 @@ package struct IngestRoutes: Sendable {
         add(
             "tideline_core_slot", "gauge", "Place among the cores that share the log; -1 while it stands by.",
             "\(log.slot ?? -1)")
+        add(
+            "tideline_core_halted_partitions", "gauge", "Partitions that stand still until someone acts: /v1/status.",
+            "\(log.halted.count)")
         add("tideline_core_backlog_events", "gauge", "Events taken and not yet committed.", "\(backlog.events)")
         add("tideline_core_state_bytes", "gauge", "Memory of the window tiles.", "\(counts.stateBytes)")
         for (name, sketch) in [

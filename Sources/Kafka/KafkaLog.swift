@@ -86,6 +86,8 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
 
     package func vouchedEnd(of partition: Int) -> UInt64? { transactions.vouchedEnd(of: partition) }
 
+    package var halted: [Int: String] { transactions.halted }
+
     package var memory: StoreMemory? { nil }
 
     package func close() {

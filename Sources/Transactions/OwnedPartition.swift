@@ -6,7 +6,8 @@ import Service
 /// The order of a commit: begin → produce → commit → the other id's turn, once that is acknowledged.
 ///
 /// `@unchecked Sendable`: the scoring loop uses `input`, `position` and `takenAt`; the thread that commits uses the rest;
-/// `input` and `settled` are set and read under the log's lock, and `queued` of `input` may be asked by anyone.
+/// `input`, `settled`, `halted` and `resumeAt` are set and read under the log's lock, and `queued` of `input` may be asked
+/// by anyone.
 final class OwnedPartition<Brokers: Cluster>: @unchecked Sendable {
     private let partition: Int
     private let cluster: Brokers
@@ -28,6 +29,11 @@ final class OwnedPartition<Brokers: Cluster>: @unchecked Sendable {
     var heldAt: Int64 = 0
     var lookedAt: Int64 = 0
     var isCommitting = false
+    /// Batches that were aborted one after the other, and when the next is taken.
+    var abortsInARow = 0
+    var resumeAt: Int64 = 0
+    /// Why the partition is not read.
+    var halted: PositionError?
     /// The stages of the takeover, microseconds since 1970: given by the group, others fenced, read to the end. 0 before, and
     /// again when it was told.
     private var assignedAt: Int64
@@ -83,6 +89,12 @@ final class OwnedPartition<Brokers: Cluster>: @unchecked Sendable {
         }
     }
 
+    /// What fails again and again, such as a topic that takes no record of that size, is tried ever less often.
+    func pauseAfterAbort(now: Int64) {
+        abortsInARow += 1
+        resumeAt = abortsInARow == 1 ? 0 : now + min(1_000_000, 10_000 << Int64(min(abortsInARow, 10)))
+    }
+
     /// Says once, at the first commit, how long each stage of the takeover has taken.
     func tellTakeover(firstCommitAt clock: any WallClock) {
         guard assignedAt > 0 else { return }
@@ -130,6 +142,7 @@ final class OwnedPartition<Brokers: Cluster>: @unchecked Sendable {
     ) throws -> CommitOutcome {
         if error.isFenced { return .lost }
         if error.isAbortable {
+            log.warning("aborted", ["partition": partition, "seq": seq, "because": error.description])
             do {
                 try patiently("abort") { () throws(Brokers.Producer.Failure) in
                     try producer.abort(milliseconds: 10_000)

@@ -86,9 +86,13 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
             var wakeAt = deadline
             for step in 0..<partitions {
                 let partition = (turn + step) % partitions
-                guard let (place, input) = reading(partition) else { continue }
+                guard let (place, input, resumeAt) = reading(partition) else { continue }
                 let waiting = input.waiting
                 guard waiting > 0 else { continue }
+                guard resumeAt <= now else {
+                    wakeAt = min(wakeAt, resumeAt)
+                    continue
+                }
                 let due = place.takenAt + configuration.commitIntervalMicroseconds
                 guard due <= now || waiting >= batch.eventsMax / 4 else {
                     wakeAt = min(wakeAt, due)
@@ -157,9 +161,9 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
         return .revoked(partition: nil)
     }
 
-    /// What is read of a partition. Whoever commits may lose the partition meanwhile.
-    private func reading(_ partition: Int) -> (OwnedPartition<Brokers>, Brokers.Input)? {
-        lock.withLock { owned[partition].flatMap { place in place.input.map { (place, $0) } } }
+    /// What is read of a partition, and from when on. Whoever commits may lose the partition meanwhile.
+    private func reading(_ partition: Int) -> (OwnedPartition<Brokers>, Brokers.Input, resumeAt: Int64)? {
+        lock.withLock { owned[partition].flatMap { place in place.input.map { (place, $0, place.resumeAt) } } }
     }
 
     /// The partition is not ours any more. Its reader ends here: a client reads a partition once at a time.
@@ -179,10 +183,36 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
     package func seek(partition: Int, to end: UInt64) throws {
         guard let place = lock.withLock({ owned[partition] }) else { return }
         let offset = configuration.variant == .positionFromGroup ? try group?.reported(partition) ?? end : end
+        let start: UInt64
+        do { start = try beginning(of: partition, at: offset) } catch let error as PositionError {
+            // The other partitions go on.
+            log.error("partition halted", ["partition": partition, "because": error.description])
+            lock.withLock {
+                place.input = nil
+                place.halted = error
+            }
+            return
+        }
+        if place.beganAt == 0 { tellReset(partition, position: start) }
+        // The old reader ends first: a client reads a partition once at a time.
+        lock.withLock {
+            place.input = nil
+            place.settled = start
+            place.halted = nil
+        }
+        place.position = offset
+        let input = try cluster.readInput(of: partition, from: start)
+        lock.withLock { place.input = input }
+        if place.beganAt == 0 { place.beganAt = clock.now }
+        cluster.wake()
+    }
+
+    /// Where reading goes on: at a position of the changelog, if the input has it; without a changelog where it is told to.
+    private func beginning(of partition: Int, at offset: UInt64) throws -> UInt64 {
         let (low, high) = try cluster.inputBounds(of: partition)
         var start = offset
         if offset == 0, lock.withLock({ heads[partition] }) == 0 {
-            start = try beginning(of: partition, low: low, high: high)
+            start = try firstBeginning(of: partition, low: low, high: high)
         }
         if start < low {
             guard configuration.acceptsGap || offset == 0 else {
@@ -194,21 +224,12 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
         guard start <= high else {
             throw PositionError.beyondEnd(partition: partition, position: offset, end: high)
         }
-        // The old reader ends first: a client reads a partition once at a time.
-        lock.withLock {
-            place.input = nil
-            place.settled = start
-        }
-        place.position = offset
-        let input = try cluster.readInput(of: partition, from: start)
-        lock.withLock { place.input = input }
-        if place.beganAt == 0 { place.beganAt = clock.now }
-        cluster.wake()
+        return start
     }
 
     /// Where a partition without a changelog begins. The group's position goes before `begin`: a core that was told `latest`
     /// and ended before its first commit goes on where it began.
-    private func beginning(of partition: Int, low: UInt64, high: UInt64) throws -> UInt64 {
+    private func firstBeginning(of partition: Int, low: UInt64, high: UInt64) throws -> UInt64 {
         if let reported = try group?.reported(partition), (low...high).contains(reported) { return reported }
         let start = configuration.begin == .latest ? high : low
         if start > 0 {
@@ -216,6 +237,17 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
         }
         group?.report([partition: start])
         return start
+    }
+
+    /// An operator may have set the group's offset: that has no effect, and is not to be found out by waiting for one. (After
+    /// a crash the group is a second behind.)
+    private func tellReset(_ partition: Int, position: UInt64) {
+        do {
+            guard let reported = try group?.reported(partition), reported != position else { return }
+            log.info(
+                "the group's offset is for lag tools: the changelog decides",
+                ["partition": partition, "group": reported, "changelog": position])
+        } catch { log.debug("the group's offset is not known", ["partition": partition, "because": "\(error)"]) }
     }
 
     /// Makes the partition ours: nobody else's transaction is open on it or can still be committed. After it `changelog`
@@ -265,10 +297,11 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
             lock.withLock {
                 heads[commit.partition] = commit.seq
                 place.settled = commit.endOffset
+                place.abortsInARow = 0
                 place.heldAt = asked
             }
             onCommit?(commit.partition, commit.seq)
-        case .aborted: log.warning("aborted", ["partition": commit.partition, "seq": commit.seq])
+        case .aborted: lock.withLock { place.pauseAfterAbort(now: clock.now) }
         case .lost:
             log.warning("lost to another worker", ["partition": commit.partition, "seq": commit.seq])
             giveUp(commit.partition)
@@ -369,6 +402,9 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
 
     /// Events that wait to be read.
     package var waiting: Int { lock.withLock { owned.values.reduce(0) { $0 + ($1.input?.queued ?? 0) } } }
+
+    /// Partitions that are ours and stand still, with the reason and the remedy.
+    package var halted: [Int: String] { lock.withLock { owned.compactMapValues { $0.halted?.description } } }
 
     /// Before a planned stop, when nothing is under way any more. `handsOver`: someone waits for the slot and takes it now;
     /// else the group is told, and gives the partitions to the workers that it has.

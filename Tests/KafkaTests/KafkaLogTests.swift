@@ -48,11 +48,12 @@ final class KafkaWorld {
     { try core(place: .slot(slot), beside: beside, eventsMax: eventsMax, begin: begin) }
 
     func core(
-        place: KafkaLog.Place, beside: Bool = true, eventsMax: Int = 50, begin: KafkaLog.Beginning = .earliest
+        place: KafkaLog.Place, beside: Bool = true, eventsMax: Int = 50, begin: KafkaLog.Beginning = .earliest,
+        acceptsGap: Bool = false
     ) throws -> Core {
         try Core(
             self, place: place, view: "\(folder)/view-\(UUID().uuidString)", beside: beside, eventsMax: eventsMax,
-            begin: begin)
+            begin: begin, acceptsGap: acceptsGap)
     }
 
     func event(_ id: Int, terminal: Int) -> String {
@@ -92,9 +93,9 @@ final class KafkaWorld {
 
         init(
             _ world: KafkaWorld, place: KafkaLog.Place, view: String, beside: Bool, eventsMax: Int,
-            begin: KafkaLog.Beginning
+            begin: KafkaLog.Beginning, acceptsGap: Bool
         ) throws {
-            log = try KafkaLog(world.configuration, place: place, begin: begin, log: world.log)
+            log = try KafkaLog(world.configuration, place: place, begin: begin, acceptsGap: acceptsGap, log: world.log)
             loop = try ScoringLoop(
                 log: log, view: try View(path: view), pipeline: world.pipeline, model: nil, figures: figures,
                 eventsMax: eventsMax, commitsBeside: beside)

@@ -126,6 +126,7 @@ package final class EmbeddedLog: IngestLog, @unchecked Sendable {
 
     /// Nobody shares the log.
     package var slot: Int? { 0 }
+    package var halted: [Int: String] { [:] }
 
     /// All partitions are ours from the first steps on.
     package func follow(

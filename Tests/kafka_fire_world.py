@@ -211,7 +211,8 @@ class World:
         kind = process.name.split("-")[0]
         self.tell(f"{process.name} pid {process.pid} has ended by itself, {process.ended}: {process.last_error()}")
         self.self_ended[kind, reason] += 1
-        if process.ended < 0 or process.ended > 1:
+        # 1: what it does failed; 2: it could not begin, as when the brokers are away.
+        if process.ended not in (0, 1, 2):
             self.crashes.append(f"{process.name} ended with {process.ended}: {process.output}")
             raise Failure(self.crashes[-1])
 
@@ -225,7 +226,7 @@ class World:
         (self.fenced if said else self.silent).append(process.output)
         how = f"ended by itself, {process.ended}" if process.ended is not None else "is ended now"
         self.tell(f"zombie pid {process.pid}: {', '.join(said) or 'SAID NOTHING'}; {how}")
-        if process.ended is not None and process.ended not in (0, 1):
+        if process.ended is not None and process.ended not in (0, 1, 2):
             raise Failure(f"a zombie ended with {process.ended}: {process.output}")
         process.signal(signal.SIGKILL)
         process.popen.wait()

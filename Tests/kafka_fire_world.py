@@ -344,8 +344,10 @@ class Feed(threading.Thread):
         from confluent_kafka import Producer
         self.producer = Producer({
             "bootstrap.servers": self.world.bootstrap, "enable.idempotence": True, "linger.ms": 5,
-            "message.timeout.ms": 0, "queue.buffering.max.messages": 1_000_000, "reconnect.backoff.max.ms": 500,
-            "error_cb": lambda error: None, "log_level": 0})
+            # With several requests on their way librdkafka 2.0 loses their order for good when a broker dies at once.
+            "max.in.flight.requests.per.connection": 1, "message.timeout.ms": 0,
+            "queue.buffering.max.messages": 1_000_000, "reconnect.backoff.max.ms": 500, "log_level": 0,
+            "error_cb": lambda error: None})
 
     def send(self, partition, key, value, told):
         while True:
@@ -418,17 +420,25 @@ class Feed(threading.Thread):
             due = int((time.time() - began) * self.rate) - sent
             try:
                 self.send_many(min(due, 5000))
+                self.producer.poll(0.01)
             except KafkaException as error:
                 # An idempotent producer that has lost its order is of no use: what it held is not acknowledged.
                 self.fatal += 1
                 self.world.tell(f"the feed's producer is made anew: {error}")
                 if self.fatal > 20:
                     raise
-                self.producer.purge()
-                self.producer.flush(10)
+                self.forget()
                 self.connect()
             sent += min(due, 5000)
-            self.producer.poll(0.01)
+
+    def forget(self):
+        """Lets the old producer's messages fail: their outcome stays unknown."""
+        from confluent_kafka import KafkaException
+        try:
+            self.producer.purge()
+            self.producer.flush(10)
+        except KafkaException as error:
+            self.world.tell(f"the old producer: {error}")
 
     def end(self):
         """Stops, and waits until all that was sent is acknowledged. Returns how many events were not."""

@@ -220,7 +220,8 @@ class World:
         """A core that stood still while another took its slot: it has to notice. It is ended after a while."""
         process, resumed, mark = zombie
         said = [text for text in FENCED if text in process.text(mark)]
-        if process.ended is None and now - resumed < 25:
+        # One that was in a call to a broker that is away hears nothing before that is back.
+        if process.ended is None and now - resumed < (25 if said else 75):
             return
         self.zombies.remove(zombie)
         (self.fenced if said else self.silent).append(process.output)

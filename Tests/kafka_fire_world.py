@@ -15,7 +15,7 @@ import urllib.request
 ERROR = re.compile(r"^\S+ (?:error|warning) \S+ (.*)$")
 # What a core says when it finds that another has its slot or a partition of it.
 FENCED = ("joining the group anew", "lost to another worker", "taken by another worker meanwhile",
-          "the scoring loop has ended")
+          "the slot was taken by another worker", "the scoring loop has ended")
 
 
 class Failure(Exception):
@@ -83,7 +83,7 @@ class Slot:
     """A core's place: whoever is in it, and the folder that is used now."""
 
     def __init__(self, number):
-        self.number, self.process, self.side = number, None, 0
+        self.number, self.process, self.side, self.mark = number, None, 0, 0
         # Started again when it ends; held: an action is about to start it itself.
         self.wanted, self.held, self.start_at, self.delay = False, False, 0.0, 1.0
 
@@ -97,7 +97,7 @@ class World:
         self.name = os.path.basename(pipeline)[:-len(".yaml")]
         self.topic = self.name + ".events"
         self.broker_program = arguments.broker.split()
-        self.nodes, self.proxy_program = arguments.nodes, arguments.proxy
+        self.nodes, self.proxy_program, self.cores = arguments.nodes, arguments.proxy, arguments.cores
         self.slots = [Slot(number) for number in range(4)]
         self.others, self.start_at, self.started = {}, {}, 0
         self.zombies, self.fenced, self.silent = [], [], []
@@ -170,13 +170,25 @@ class World:
         slot.process = self.start_process(
             f"core-{slot.number}",
             [self.tool, "core", "--dir", f"{self.folder}/core-{slot.number}-{slot.side}", "--pipeline", self.pipeline,
-             "--kafka", self.bootstrap, "--slot", str(slot.number), "--port", "0", "--nats",
-             f"nats://127.0.0.1:{self.nats_port}"])
+             "--kafka", self.bootstrap, *(["--cores", str(self.cores)] if self.cores else
+                                          ["--slot", str(slot.number)]),
+             "--port", "0", "--nats", f"nats://127.0.0.1:{self.nats_port}"])
         slot.wanted, slot.held = True, False
 
     def running(self):
         return [slot for slot in self.slots if slot.wanted and not slot.held and slot.process
                 and slot.process.ended is None]
+
+    def took_slot(self, zombie, mark):
+        """Whether another process has the slot that a core had when it was stopped, which had then written so much."""
+        if not self.cores:
+            return True
+        had = re.findall(r"the slot is ours slot=([0-9]+)|the slot was (taken)", zombie.text()[:mark])
+        if not had or not had[-1][0]:
+            return False
+        return any(f"the slot is ours slot={had[-1][0]}\n" in slot.process.text() and slot.process.began > zombie.began
+                   or f"the slot is ours slot={had[-1][0]}\n" in slot.process.text(slot.mark)
+                   for slot in self.slots if slot.process and slot.process is not zombie)
 
     # MARK: tending
 

@@ -52,6 +52,9 @@ package final class Region: @unchecked Sendable {
     private let beside = Mutex<Lineage?>(nil)
     /// Partitions of the log beside of whose head something was heard: without it nothing is known to be missing.
     private var heardBeside: Set<UInt32> = []
+    private var sendingTimes = SendingTimes()
+    /// No heartbeat that this process reads was sent before it began to listen.
+    private let began: Int64
     private var subscribed = false
     private var wasComplete = false
     private let badBatches = LogLimiter()
@@ -68,6 +71,7 @@ package final class Region: @unchecked Sendable {
         self.bus = bus
         self.log = log
         self.clock = clock
+        began = clock.now
         if let lineage = try? String(contentsOfFile: configuration.path + "/current", encoding: .utf8),
             let lineage = Lineage(lineage.trimmingCharacters(in: .whitespacesAndNewlines)),
             let partitions = try? String(contentsOfFile: path(of: lineage) + ".partitions", encoding: .utf8),
@@ -193,17 +197,18 @@ package final class Region: @unchecked Sendable {
     }
 
     private func hear(_ heartbeat: Heartbeat, now: Int64) throws {
+        let age = sendingTimes.age(of: heartbeat.sender, sent: heartbeat.sent, read: clock.unset)
         guard let replica = try replica(of: heartbeat.lineage) ?? begin(heartbeat, now: now) else { return }
         for head in heartbeat.heads where Int(head.partition) < replica.partitions {
             replica.withFeed(Int(head.partition)) { $0.heard(head: head.seq, now: now) }
             compareDigest(head, of: replica)
         }
         guard replica === active else { return heardBeside.formUnion(heartbeat.heads.map(\.partition)) }
+        let sent = age.map { now - $0 } ?? began
         current.withLock {
             $0.partitions = replica.partitions
             for head in heartbeat.heads where Int(head.partition) < replica.partitions {
-                $0.heard[head.partition] = (now, heartbeat.sentAt)
-                $0.heads[head.partition] = head.seq
+                $0.hear(head, sent: sent, sentAt: heartbeat.sentAt)
             }
             if replica.isComplete { $0.becameComplete() }
         }

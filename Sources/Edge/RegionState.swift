@@ -1,8 +1,11 @@
+import Replicate
+
 /// What a region's answers are worth.
 package enum RegionState: String, Sendable {
     /// No complete view yet: nothing to answer from.
     case bootstrapping
-    /// Everything that the log is known to have is here, and a heartbeat said so within three seconds.
+    /// Everything that the log is known to have is here, and a heartbeat said so that was sent within three
+    /// seconds.
     case fresh
     /// Batches are missing and have been asked for.
     case repairing
@@ -21,10 +24,10 @@ package struct RegionStatus: Sendable {
     package var isRepairing = false
     /// How many partitions the log has; 0 where nobody has said so.
     package var partitions = 0
-    /// When each partition was last heard of, and when that was sent, by the core's clock. Cores that share a log each
+    /// When what was last heard of each partition was sent: by this machine's clock, and by the core's. Cores that share a log each
     /// speak of their own partitions: the silence of one is not covered by another's voice.
     package var heard: [UInt32: (at: Int64, sentAt: Int64)] = [:]
-    /// When the partition that was silent longest was heard of; 0 where one never was.
+    /// The same of the partition that was silent longest; 0 where one was never heard of.
     package var heardAt: Int64 { isHeard ? heard.values.reduce(.max) { min($0, $1.at) } : 0 }
     /// The same by the core's clock.
     package var heardSentAt: Int64 { isHeard ? heard.values.reduce(.max) { min($0, $1.sentAt) } : 0 }
@@ -37,6 +40,13 @@ package struct RegionStatus: Sendable {
     package var heads: [UInt32: UInt64] = [:]
 
     package static let silenceMicroseconds: Int64 = 3_000_000
+
+    /// A heartbeat spoke of a partition. One that was sent before what is known says nothing new of how fresh this is.
+    mutating func hear(_ head: Heartbeat.Head, sent: Int64, sentAt: Int64) {
+        heads[head.partition] = head.seq
+        guard heard[head.partition].map({ $0.at <= sent }) ?? true else { return }
+        heard[head.partition] = (sent, sentAt)
+    }
 
     /// This replica holds what the last heartbeat said: both clocks' moments move on together.
     mutating func becameComplete() {

@@ -22,6 +22,8 @@ package final class Relay {
     private let clock: any WallClock
     private let configuration: Configuration
     private let log: Log
+    /// Another for each process that ever speaks for the log.
+    private let sender = UInt64.random(in: 1 ... .max)
     private var published: [UInt64?]
     private var nextHeartbeat: Int64 = 0
     private var repairing: (repair: PendingRepair, after: UInt64)?
@@ -48,9 +50,13 @@ package final class Relay {
         more = try repair() || more
         if now >= nextHeartbeat {
             nextHeartbeat = now + configuration.heartbeatMicroseconds
+            // What it says is no older than this.
+            let sent = clock.unset
             let heads = try (0..<source.partitions).compactMap { try source.head(of: $0) }
             try publisher.publish(
-                Heartbeat(lineage: source.lineage, sentAt: now, partitions: source.partitions, heads: heads))
+                Heartbeat(
+                    lineage: source.lineage, sentAt: now, sender: sender, sent: sent, partitions: source.partitions,
+                    heads: heads))
         }
         return more
     }

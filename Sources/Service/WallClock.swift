@@ -5,6 +5,9 @@ internal import Synchronization
 package protocol WallClock: Sendable {
     /// Microseconds since 1970.
     var now: Int64 { get }
+    /// Microseconds of a clock that nobody sets, which goes on while the machine sleeps. What it shows says nothing to
+    /// another machine; only differences do.
+    var unset: Int64 { get }
 }
 
 /// The machine's clock, as a `SteadyClock` of the process shows it.
@@ -14,14 +17,12 @@ package struct SystemClock: WallClock {
     package init() {}
 
     package var now: Int64 { Self.steady.now }
+    package var unset: Int64 { Self.steady.unset }
 }
 
 private struct RealTime: WallClock {
-    var now: Int64 {
-        var time = timespec()
-        unsafe clock_gettime(CLOCK_REALTIME, &time)
-        return Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1000
-    }
+    var now: Int64 { microseconds(of: CLOCK_REALTIME) }
+    var unset: Int64 { microseconds(of: CLOCK_BOOTTIME) }
 }
 
 /// A clock that is never seen to go back. When what it shows is set back, it goes on from where it was, and runs a
@@ -47,11 +48,15 @@ package final class SteadyClock: WallClock {
             return time + state.ahead
         }
     }
+
+    package var unset: Int64 { shown.unset }
 }
 
 /// Microseconds of a clock that never steps, for durations within one process.
-package func monotonicMicroseconds() -> Int64 {
+package func monotonicMicroseconds() -> Int64 { microseconds(of: CLOCK_MONOTONIC) }
+
+private func microseconds(of clock: clockid_t) -> Int64 {
     var time = timespec()
-    unsafe clock_gettime(CLOCK_MONOTONIC, &time)
+    unsafe clock_gettime(clock, &time)
     return Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1000
 }

@@ -11,8 +11,6 @@ final class SimulatedRegion {
     let clock: SimulatedClock
     private let steady: SteadyClock
     let folder: String
-    /// When it last did something, and how long it had done nothing before: what came meanwhile, it takes for new.
-    private var steps: [(at: Int64, asleep: Int64)] = []
 
     init(name: String, folder: String, bus: SimulatedBus, clock: SimulatedClock, pipeline: Pipeline)
         throws
@@ -29,17 +27,14 @@ final class SimulatedRegion {
 
     var state: RegionState { region.status.state(now: steady.now) }
 
-    /// How long what was committed may be unknown to a region that calls itself fresh: the silence that it bears, a
-    /// relay's trust in what it last heard from the brokers, a heartbeat's interval and its delay on the bus.
-    static let unknownMicroseconds: Int64 = silenceMicroseconds + 4_500_000 + 1_000_000 + 1_000_000
+    /// How long what was committed may be unknown to a region that calls itself fresh: the silence that it bears since
+    /// a heartbeat was sent, a relay's trust in what it last heard from the brokers, and the least way of a heartbeat.
+    static let unknownMicroseconds: Int64 = silenceMicroseconds + 4_500_000 + 500_000
     /// Three seconds by a clock that may run a sixteenth slower than it should.
     static let silenceMicroseconds: Int64 = 3_000_000 * 17 / 16
 
     /// What the region says must be true.
     func check(_ oracle: Oracle, partitions: Int, now: Int64) {
-        steps.append((now, now - (steps.last?.at ?? now)))
-        steps.removeAll { $0.at < now - Self.silenceMicroseconds }
-        let asleep = steps.reduce(0) { max($0, $1.asleep) }
         let positions = region.positions
         for (partition, position) in positions.enumerated() {
             oracle.check(view: "region \(name)", partition, seq: position.seq, digest: position.digest)
@@ -49,13 +44,12 @@ final class SimulatedRegion {
         for partition in 0..<partitions {
             let applied = partition < positions.count ? positions[partition].seq : 0
             for head in bus.heard
-            where head.partition == partition && head.at < now - Self.silenceMicroseconds - asleep && head.seq > applied
-            {
+            where head.partition == partition && head.at < now - Self.silenceMicroseconds && head.seq > applied {
                 oracle.find(
                     "region \(name) says fresh at \(applied) of partition \(partition), and heard of \(head.seq) "
                         + "\((now - head.at) / 1000) ms ago")
             }
-            let due = oracle.head(partition, by: now - Self.unknownMicroseconds - asleep)
+            let due = oracle.head(partition, by: now - Self.unknownMicroseconds)
             if applied < due {
                 let last = bus.heard.filter { $0.partition == partition }.suffix(4).map {
                     "\($0.seq) \((now - $0.at) / 1000) ms ago"

@@ -34,6 +34,7 @@ final class ManualClock: WallClock, @unchecked Sendable {
     private let lock = NSLock()
     private var time: Int64 = 1_800_000_000_000_000
     var now: Int64 { lock.withLock { time } }
+    var unset: Int64 { now }
     func advance(_ microseconds: Int64) { lock.withLock { time += microseconds } }
 }
 
@@ -229,11 +230,51 @@ final class RefusingBus: DeltaSubscriber, @unchecked Sendable {
             clock.advance(1_000_000)
             while try relay.step() {}
             while try region.step(waitMicroseconds: 0) {}
-            #expect(region.status.completeAt == clock.now && region.status.asOf == clock.now)
+            // How old the first one was is not known: no older than the region.
+            if start > 0 { #expect(region.status.completeAt == clock.now) }
+            #expect(region.status.asOf == clock.now)
             #expect(region.status.asOf > last)
             last = region.status.asOf
         }
         try expectEqual(region)
+    }
+
+    /// Heartbeats that waited while a region stood still are as old as they are: it is not fresh until it has read one that
+    /// was sent lately, whether the relay that spoke is known or has just begun.
+    @Test(arguments: [false, true]) func whatWaitedIsNotFresh(_ another: Bool) throws {
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let region = try region("eu")
+        try events(0..<20)
+        try run([region])
+        #expect(region.status.state(now: clock.now) == .fresh)
+        bus.lose { _, _ in true }
+        let relay = try another ? self.another() : self.relay
+        for second in 0..<10 {
+            if second == 5 { try events(20..<60) }
+            clock.advance(1_000_000)
+            while try relay.step() {}
+        }
+        // One by one: before the sixth, nothing says that anything is missing.
+        for _ in 0..<8 {
+            #expect(try region.step(waitMicroseconds: 0))
+            #expect(region.status.state(now: clock.now) != .fresh)
+        }
+        while try region.step(waitMicroseconds: 0) {}
+        #expect(region.status.state(now: clock.now) != .fresh)
+        bus.lose(nil)
+        for _ in 0..<30 {
+            clock.advance(100_000)
+            while try relay.step() {}
+            while try region.step(waitMicroseconds: 0) {}
+        }
+        #expect(region.status.state(now: clock.now) == .fresh)
+        try expectEqual(region)
+    }
+
+    private func another() throws -> Relay {
+        Relay(
+            source: LogSource(log: log, figures: figures), publisher: bus, log: Log(role: "test", minimum: .error),
+            clock: clock)
     }
 
     /// A bus that refuses requests delays a repair; it does not end the region.

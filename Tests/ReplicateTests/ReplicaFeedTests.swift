@@ -83,7 +83,7 @@ import Testing
 @Suite struct MessageTests {
     @Test func heartbeatsReadWhatTheyWrite() {
         let heartbeat = Heartbeat(
-            lineage: Lineage(high: 1, low: 2), sentAt: 3, partitions: 4,
+            lineage: Lineage(high: 1, low: 2), sentAt: 3, sender: 8, sent: -9, partitions: 4,
             heads: [.init(partition: 0, seq: 4, digest: 5, commitTime: 6, watermark: 7)])
         let bytes = heartbeat.encoded()
         #expect(bytes.withUnsafeBytes { Heartbeat(decoding: $0) } == heartbeat)

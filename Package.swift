@@ -23,9 +23,10 @@ let strict: [SwiftSetting] = [.swiftLanguageMode(.v6), .strictMemorySafety()]
 
 /// The rooms that an event passes run without the exclusivity checks in release (7 % of the scoring thread, perf); the
 /// tests, which build debug, keep them.
-let eventPath: [SwiftSetting] = strict + [
-    .unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release))
-]
+let eventPath: [SwiftSetting] =
+    strict + [
+        .unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release))
+    ]
 
 func room(
     _ name: String, _ imports: [String], resources: [Resource] = [], settings: [SwiftSetting] = strict
@@ -133,9 +134,12 @@ let package = Package(
         suite("ScoringTests", ["Scoring", "CForest", "CAllocations"], resources: [.copy("Fixtures")]),
         suite("HTTPTests", ["HTTP"]),
         suite("CoreTests", ["Core", "Changes", "Features", "Scoring", "Storage", "CAllocations"]),
-        suite("KafkaTests", ["Kafka", "CRdkafka", "Transactions", "Core", "Changes", "Features", "Service", "Storage"]),
+        suite(
+            "KafkaTests", ["Kafka", "CRdkafka", "Transactions", "Core", "Changes", "Features", "Service", "Storage"]),
         suite("ReplicateTests", ["Replicate", "Changes", "Service", "Storage"]),
-        suite("NATSTests", ["NATS", "Replicate", "Changes", "Service", "Storage"]),
+        suite(
+            "NATSTests",
+            ["NATS", "CNATS", "Edge", "Core", "Features", "Replicate", "Changes", "Service", "Storage"]),
         suite(
             "EdgeTests",
             [

@@ -236,10 +236,13 @@ class World:
         if process.ended is None and now - resumed < (25 if said else 75):
             return
         self.zombies.remove(zombie)
+        if process.ended == -signal.SIGKILL and process.asked and not said:
+            self.tell(f"zombie pid {process.pid}: was killed before it had time to notice")
+            return
         (self.fenced if said else self.silent).append(process.output)
         how = f"ended by itself, {process.ended}" if process.ended is not None else "is ended now"
         self.tell(f"zombie pid {process.pid}: {', '.join(said) or 'SAID NOTHING'}; {how}")
-        if process.ended is not None and process.ended not in (0, 1, 2):
+        if process.ended is not None and process.ended not in (0, 1, 2) and not process.asked:
             raise Failure(f"a zombie ended with {process.ended}: {process.output}")
         process.signal(signal.SIGKILL)
         process.popen.wait()

@@ -151,6 +151,11 @@ package final class ScoringLoop {
         var position = committed[partition] ?? AppliedPosition(lineage: log.lineage)
         let before = position.seq
         let seen = assembler.seenIds(of: partition)
+        // What was read before an error is read: the next call goes on behind it.
+        defer {
+            committed[partition] = position
+            ahead[partition] = position
+        }
         try unsafe read(before) { seq, encoded in
             guard seq <= end else { return false }
             let changes = try unsafe ChangeBatch(decoding: encoded)
@@ -169,8 +174,6 @@ package final class ScoringLoop {
             position = position.advanced(by: changes)
             return true
         }
-        committed[partition] = position
-        ahead[partition] = position
         return position.seq - before
     }
 

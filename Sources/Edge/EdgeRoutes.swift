@@ -293,6 +293,7 @@ package struct EdgeRoutes: Sendable {
         json.beginObject()
         json.member("region", region.configuration.name)
         json.member("state", status.state(now: now).rawValue)
+        json.member("diverged", status.hasDiverged)
         json.key("stalenessMilliseconds")
         if let staleness = status.stalenessMilliseconds(now: now) { json.value(staleness) } else { json.null() }
         json.key("asOf")

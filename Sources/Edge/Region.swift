@@ -11,7 +11,7 @@ internal import Synchronization
 /// A region: follows the bus into its replica, and lends the replica to queries.
 ///
 /// One thread calls `step`. A log of another lineage is followed beside the replica that serves, and takes its place when
-/// it is complete: two histories are never mixed.
+/// it is complete: two histories are never mixed. So is the same log, where this replica's digest is not the log's.
 ///
 /// `@unchecked Sendable`: what readers see is behind mutexes; the rest is the applier's thread's alone.
 package final class Region: @unchecked Sendable {
@@ -46,7 +46,13 @@ package final class Region: @unchecked Sendable {
     // The applier's.
     private var active: Replica?
     private var next: Replica?
-    private var bootstrap: (lineage: Lineage, partitions: Int, work: Bootstrap)?
+    private var nextCopy = 0
+    /// Which copy of its log the active replica is, and how often in a row each partition's digest was not the log's.
+    private var copy = 0
+    private var differing: [UInt32: Int] = [:]
+    /// Repairs since the stream brought something.
+    private var repairsInSilence = 0
+    private var bootstrap: (lineage: Lineage, copy: Int, partitions: Int, work: Bootstrap)?
     /// Since when a log is known of which this region has nothing and no snapshot was offered.
     private var waitingSince: (lineage: Lineage, at: Int64)?
     private let beside = Mutex<Lineage?>(nil)
@@ -72,24 +78,35 @@ package final class Region: @unchecked Sendable {
         self.log = log
         self.clock = clock
         began = clock.now
-        if let lineage = try? String(contentsOfFile: configuration.path + "/current", encoding: .utf8),
-            let lineage = Lineage(lineage.trimmingCharacters(in: .whitespacesAndNewlines)),
-            let partitions = try? String(contentsOfFile: path(of: lineage) + ".partitions", encoding: .utf8),
+        if let note = try? String(contentsOfFile: configuration.path + "/current", encoding: .utf8),
+            let (lineage, copy) = Self.read(note),
+            let partitions = try? String(contentsOfFile: path(of: lineage, copy) + ".partitions", encoding: .utf8),
             let partitions = Int(partitions)
         {
-            let replica = try open(lineage, partitions: partitions)
+            self.copy = copy
+            let replica = try open(lineage, copy, partitions: partitions)
             active = replica
             serving.withLock { $0 = replica }
             current.withLock { $0.hasView = replica.positions.contains { $0.seq > 0 } }
         }
     }
 
-    private func path(of lineage: Lineage) -> String { "\(configuration.path)/\(lineage)" }
+    /// Copies are counted: one that has diverged is made anew beside itself.
+    private func path(of lineage: Lineage, _ copy: Int = 0) -> String {
+        "\(configuration.path)/\(lineage)" + (copy > 0 ? ".\(copy)" : "")
+    }
 
-    private func open(_ lineage: Lineage, partitions: Int) throws -> Replica {
+    /// What `activate` has written.
+    private static func read(_ note: String) -> (Lineage, copy: Int)? {
+        let words = note.split(whereSeparator: \.isWhitespace)
+        guard let lineage = words.first.flatMap({ Lineage(String($0)) }) else { return nil }
+        return (lineage, words.count > 1 ? Int(words[1]) ?? 0 : 0)
+    }
+
+    private func open(_ lineage: Lineage, _ copy: Int = 0, partitions: Int) throws -> Replica {
         try FileManager.default.createDirectory(atPath: configuration.path, withIntermediateDirectories: true)
         let replica = try Replica(
-            path: path(of: lineage), lineage: lineage, partitions: partitions, pipeline: pipeline, model: model,
+            path: path(of: lineage, copy), lineage: lineage, partitions: partitions, pipeline: pipeline, model: model,
             log: log)
         if let place = configuration.snapshots {
             do {
@@ -102,7 +119,7 @@ package final class Region: @unchecked Sendable {
             }
         }
         replica.cutTails = try replica.refillTails(log, whole: configuration.isSealer)
-        try String(partitions).write(toFile: path(of: lineage) + ".partitions", atomically: true, encoding: .utf8)
+        try String(partitions).write(toFile: path(of: lineage, copy) + ".partitions", atomically: true, encoding: .utf8)
         return replica
     }
 
@@ -156,22 +173,35 @@ package final class Region: @unchecked Sendable {
     }
 
     private func receive(_ bytes: [UInt8], busSequence: UInt64, now: Int64) throws {
+        if busSequence > 0 { repairsInSilence = 0 }
+        guard let batch = decode(bytes, now: now) else { return }
+        for replica in replicas(of: batch.header.lineage) where Int(batch.header.partition) < replica.partitions {
+            try receive(batch, bytes, by: replica, busSequence: busSequence, now: now)
+        }
+    }
+
+    private func decode(_ bytes: [UInt8], now: Int64) -> ChangeBatch? {
+        do { return try unsafe bytes.withUnsafeBytes { try unsafe ChangeBatch(decoding: $0) } } catch {
+            figures.refused()
+            badBatches.limited(now: now) { held in
+                log.warning("a batch was refused", ["reason": "\(error)", "alsoHeldBack": held])
+            }
+            return nil
+        }
+    }
+
+    /// A batch, and those behind it that were held.
+    private func receive(
+        _ first: ChangeBatch, _ bytes: [UInt8], by replica: Replica, busSequence: UInt64, now: Int64
+    ) throws {
         var pending: [UInt8]? = bytes
         var sequence = busSequence
+        var known: ChangeBatch? = first
         while let bytes = pending {
             pending = nil
-            let batch: ChangeBatch
-            do {
-                batch = try unsafe bytes.withUnsafeBytes { try unsafe ChangeBatch(decoding: $0) }
-            } catch {
-                figures.refused()
-                badBatches.limited(now: now) { held in
-                    log.warning("a batch was refused", ["reason": "\(error)", "alsoHeldBack": held])
-                }
-                return
-            }
+            guard let batch = known ?? decode(bytes, now: now) else { return }
+            known = nil
             let partition = Int(batch.header.partition)
-            guard let replica = replica(of: batch.header.lineage), partition < replica.partitions else { return }
             switch replica.withFeed(partition, { $0.verdict(batch.header.seq) }) {
             case .drop: return
             case .hold: replica.withFeed(partition) { $0.hold(batch.header.seq, bytes, now: now) }
@@ -190,20 +220,27 @@ package final class Region: @unchecked Sendable {
         stream.publish(batch, pipeline: pipeline)
     }
 
-    private func replica(of lineage: Lineage) -> Replica? {
-        if let active, active.lineage == lineage { return active }
-        if let next, next.lineage == lineage { return next }
-        return nil
+    private func replicas(of lineage: Lineage) -> [Replica] {
+        [active, next].compactMap { $0 }.filter { $0.lineage == lineage }
     }
 
     private func hear(_ heartbeat: Heartbeat, now: Int64) throws {
         let age = sendingTimes.age(of: heartbeat.sender, sent: heartbeat.sent, read: clock.unset)
-        guard let replica = try replica(of: heartbeat.lineage) ?? begin(heartbeat, now: now) else { return }
-        for head in heartbeat.heads where Int(head.partition) < replica.partitions {
-            replica.withFeed(Int(head.partition)) { $0.heard(head: head.seq, now: now) }
-            compareDigest(head, of: replica)
+        var followers = replicas(of: heartbeat.lineage)
+        if followers.isEmpty, let begun = try begin(heartbeat, now: now) { followers = [begun] }
+        for replica in followers {
+            for head in heartbeat.heads where Int(head.partition) < replica.partitions {
+                replica.withFeed(Int(head.partition)) { $0.heard(head: head.seq, now: now) }
+                compareDigest(head, of: replica)
+            }
+            if replica === next { heardBeside.formUnion(heartbeat.heads.map(\.partition)) }
         }
-        guard replica === active else { return heardBeside.formUnion(heartbeat.heads.map(\.partition)) }
+        guard let replica = active, replica.lineage == heartbeat.lineage else { return }
+        if differing.contains(where: { $0.value >= Self.differencesBorne }), next == nil {
+            log.error("this replica is made anew beside itself", ["copy": copy + 1])
+            current.withLock { $0.hasDiverged = true }
+            _ = try begin(heartbeat, copy: copy + 1, now: now)
+        }
         let sent = age.map { now - $0 } ?? began
         current.withLock {
             $0.partitions = replica.partitions
@@ -215,19 +252,20 @@ package final class Region: @unchecked Sendable {
     }
 
     /// A log of another lineage: its replica is built beside the one that serves, from a snapshot where there is one.
-    private func begin(_ heartbeat: Heartbeat, now: Int64) throws -> Replica? {
+    private func begin(_ heartbeat: Heartbeat, copy: Int = 0, now: Int64) throws -> Replica? {
         guard bootstrap == nil else { return nil }
         let batches = heartbeat.heads.reduce(0) { $0 + $1.seq }
         if let place = configuration.snapshots, let source = place.source, batches >= Self.bootstrapBatchesMin,
-            !FileManager.default.fileExists(atPath: path(of: heartbeat.lineage))
+            !FileManager.default.fileExists(atPath: path(of: heartbeat.lineage, copy))
         {
             if let signed = offered(by: source, trusting: place.keys, of: heartbeat) {
                 log.info("fetching a snapshot", ["snapshot": signed.name, "bytes": signed.manifest.bytes])
                 waitingSince = nil
                 bootstrap = (
-                    heartbeat.lineage, heartbeat.partitions,
+                    heartbeat.lineage, copy, heartbeat.partitions,
                     Bootstrap(
-                        signed, from: source, store: place.store, into: path(of: heartbeat.lineage), figures: snapshots)
+                        signed, from: source, store: place.store, into: path(of: heartbeat.lineage, copy),
+                        figures: snapshots)
                 )
                 return nil
             }
@@ -236,7 +274,7 @@ package final class Region: @unchecked Sendable {
             if let waitingSince, now - waitingSince.at < Self.offerMicroseconds { return nil }
         }
         waitingSince = nil
-        let replica = try follow(heartbeat.lineage, partitions: heartbeat.partitions)
+        let replica = try follow(heartbeat.lineage, copy, partitions: heartbeat.partitions)
         subscribeFromStart()
         return replica
     }
@@ -271,7 +309,7 @@ package final class Region: @unchecked Sendable {
         switch bootstrap.work.state {
         case .running: return
         case .done:
-            let replica = try follow(bootstrap.lineage, partitions: bootstrap.partitions)
+            let replica = try follow(bootstrap.lineage, bootstrap.copy, partitions: bootstrap.partitions)
             log.info("began with a snapshot", ["snapshot": replica.vectors.snapshot, "rows": replica.vectors.rows])
             snapshots.didInstall()
             tell("the stream could not be followed") { try bus.subscribe(after: replica.busSequence) }
@@ -279,19 +317,20 @@ package final class Region: @unchecked Sendable {
             snapshots.refused(refusal, name: "the one to begin with")
             log.warning(
                 "beginning without a snapshot", ["reason": refusal.reason.rawValue, "detail": refusal.detail])
-            _ = try follow(bootstrap.lineage, partitions: bootstrap.partitions)
+            _ = try follow(bootstrap.lineage, bootstrap.copy, partitions: bootstrap.partitions)
             subscribeFromStart()
         }
         self.bootstrap = nil
     }
 
-    private func follow(_ lineage: Lineage, partitions: Int) throws -> Replica {
-        log.info("following a log", ["lineage": lineage, "partitions": partitions])
-        let replica = try open(lineage, partitions: partitions)
+    private func follow(_ lineage: Lineage, _ copy: Int, partitions: Int) throws -> Replica {
+        log.info("following a log", ["lineage": lineage, "partitions": partitions, "copy": copy])
+        let replica = try open(lineage, copy, partitions: partitions)
         if active == nil {
-            activate(replica)
+            activate(replica, copy)
         } else {
             next = replica
+            nextCopy = copy
             heardBeside = []
             beside.withLock { $0 = lineage }
         }
@@ -304,17 +343,35 @@ package final class Region: @unchecked Sendable {
         else {
             return
         }
-        log.info("another log takes over", ["lineage": candidate.lineage])
+        let diverged = active.flatMap { $0.lineage == candidate.lineage ? $0 : nil }
+        // What serves never goes back.
+        if let diverged, zip(candidate.positions, diverged.positions).contains(where: { $0.seq < $1.seq }) { return }
+        log.info("another log takes over", ["lineage": candidate.lineage, "copy": nextCopy])
         next = nil
         beside.withLock { $0 = nil }
-        activate(candidate)
+        let former = copy
+        activate(candidate, nextCopy)
+        if let diverged { remove(diverged, path(of: diverged.lineage, former)) }
     }
 
-    private func activate(_ replica: Replica) {
-        active = replica
-        serving.withLock { $0 = replica }
+    /// A copy that nobody is to read any more; whoever reads it now still has its files open.
+    private func remove(_ replica: Replica, _ path: String) {
         do {
-            try "\(replica.lineage)\n".write(toFile: configuration.path + "/current", atomically: true, encoding: .utf8)
+            for file in [path, path + ".partitions"] { try FileManager.default.removeItem(atPath: file) }
+        } catch {
+            log.warning("a diverged copy could not be removed", ["path": path, "error": "\(error)"])
+        }
+    }
+
+    private func activate(_ replica: Replica, _ copy: Int) {
+        active = replica
+        self.copy = copy
+        differing = [:]
+        serving.withLock { $0 = replica }
+        current.withLock { $0.hasDiverged = false }
+        do {
+            try "\(replica.lineage) \(copy)\n".write(
+                toFile: configuration.path + "/current", atomically: true, encoding: .utf8)
         } catch {
             log.error("the folder's note of its lineage cannot be written", ["error": "\(error)"])
         }
@@ -324,18 +381,29 @@ package final class Region: @unchecked Sendable {
     private func compareDigest(_ head: Heartbeat.Head, of replica: Replica) {
         guard head.digest != 0, Int(head.partition) < replica.positions.count else { return }
         let own = replica.positions[Int(head.partition)]
-        guard own.seq == head.seq, own.digest != head.digest else { return }
+        guard own.seq == head.seq else { return }
+        guard own.digest != head.digest else {
+            if replica === active { differing[head.partition] = nil }
+            return
+        }
+        if replica === active { differing[head.partition, default: 0] += 1 }
         figures.diverged()
         divergences.limited(now: clock.now) { _ in
             log.error("this replica differs from the log", ["partition": head.partition, "seq": head.seq])
         }
     }
 
+    /// Heartbeats in a row that must say so: one could have crossed with something.
+    private static let differencesBorne = 3
+
     private func repair(now: Int64) {
         for replica in [active, next].compactMap({ $0 }) {
             for partition in 0..<replica.partitions {
                 guard let range = replica.withFeed(partition, { $0.repair(now: now) }) else { continue }
                 figures.repaired()
+                repairsInSilence += 1
+                // The stream may have been deleted, or made anew behind our place.
+                if repairsInSilence % 8 == 0 { subscribed = false }
                 let request = RepairRequest(
                     lineage: replica.lineage, partition: UInt32(partition), after: range.after, through: range.through)
                 tell("a repair could not be asked for") { try bus.request(request) }

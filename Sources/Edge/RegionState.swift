@@ -22,6 +22,8 @@ package struct RegionStatus: Sendable {
     package var isConnected = false
     package var isComplete = false
     package var isRepairing = false
+    /// This replica's digest is not the log's: it serves until one that is made anew takes its place, and is not fresh.
+    package var hasDiverged = false
     /// How many partitions the log has; 0 where nobody has said so.
     package var partitions = 0
     /// When what was last heard of each partition was sent: by this machine's clock, and by the core's. Cores that share a log each
@@ -57,6 +59,7 @@ package struct RegionStatus: Sendable {
     package func state(now: Int64) -> RegionState {
         if !hasView { return .bootstrapping }
         if !isConnected { return .isolated }
+        if hasDiverged { return .stale }
         if heardAt == 0 || now - heardAt > Self.silenceMicroseconds { return .stale }
         if isComplete || now - completeAt <= Self.silenceMicroseconds { return .fresh }
         return isRepairing ? .repairing : .stale

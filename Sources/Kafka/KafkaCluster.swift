@@ -63,6 +63,8 @@ final class KafkaCluster: Cluster {
 
     func wait(microseconds: Int64) { arrivals.wait(microseconds: microseconds) }
 
+    func rest(microseconds: Int64) { Thread.sleep(forTimeInterval: Double(microseconds) / 1_000_000) }
+
     func wake() { arrivals.set() }
 
     /// Not by the reader of the relay, which may hold it for long.

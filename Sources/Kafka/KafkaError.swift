@@ -17,10 +17,21 @@ package struct KafkaError: TransactionFailure, Sendable {
         self.operation = operation
         self.code = code.rawValue
         self.text = unsafe text ?? String(cString: rd_kafka_err2str(code))
-        isRetriable = false
+        isRetriable = Self.passing.contains { $0 == code }
         isAbortable = false
         isFatal = false
     }
+
+    /// What passes by itself when the brokers have found each other again.
+    private static let passing = [
+        RD_KAFKA_RESP_ERR__TRANSPORT, RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN, RD_KAFKA_RESP_ERR__TIMED_OUT,
+        RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT, RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE,
+        RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION, RD_KAFKA_RESP_ERR_BROKER_NOT_AVAILABLE,
+        RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE, RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS,
+        RD_KAFKA_RESP_ERR_NOT_COORDINATOR, RD_KAFKA_RESP_ERR__WAIT_COORD, RD_KAFKA_RESP_ERR_NETWORK_EXCEPTION,
+        RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE, RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH,
+        RD_KAFKA_RESP_ERR_UNKNOWN_LEADER_EPOCH,
+    ]
 
     /// Takes over a C error, and destroys it.
     init(_ operation: String, consuming error: OpaquePointer) {

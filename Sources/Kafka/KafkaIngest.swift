@@ -1,20 +1,55 @@
 internal import CRdkafka
 internal import Foundation
+internal import Synchronization
 import Changes
 import Core
 import Service
 
 /// Puts events into the input topic: idempotent, acknowledged by all replicas in sync.
+final class KafkaIngest: Sendable {
+    private let configuration: KafkaConfiguration
+    private let log: Log
+    private let current: Mutex<Sender>
+
+    init(_ configuration: KafkaConfiguration, log: Log) throws(KafkaError) {
+        self.configuration = configuration
+        self.log = log
+        current = Mutex(try Sender(configuration, log))
+    }
+
+    /// Queues events; `acknowledged` is called on the client's thread when all brokers in sync have them.
+    ///
+    /// Fails at once where the queue is full, as when the brokers are away: some of the events may be taken then, and
+    /// sending all of them again is safe, since duplicates are dropped by id.
+    func append(
+        _ request: borrowing AppendRequest,
+        acknowledged: @escaping @Sendable (Result<[Int: UInt64], any Error>) -> Void
+    ) throws {
+        let sender = try current.withLock { sender in
+            // A client that has lost its count, as after a broker that forgot, is of no use any more.
+            if let reason = sender.fatalError {
+                log.warning("the ingest's client is made anew", ["because": reason])
+                sender = try Sender(configuration, log)
+            }
+            return sender
+        }
+        try sender.append(request, acknowledged: acknowledged)
+    }
+
+    /// For tests: what a broker's answer does to an idempotent client.
+    func failForGood() { current.withLock { $0.failForGood() } }
+}
+
+/// One client that puts events into the input topic.
 ///
 /// `@unchecked Sendable`: the client is thread-safe; the rest does not change.
-@safe final class KafkaIngest: @unchecked Sendable {
+@safe private final class Sender: @unchecked Sendable {
     private let client: KafkaClient
     private let topicName: String
     private let topic: OpaquePointer
-    private let poller: Thread
     private let stopping = StopSignal()
 
-    init(_ configuration: KafkaConfiguration, log: Log) throws(KafkaError) {
+    init(_ configuration: KafkaConfiguration, _ log: Log) throws(KafkaError) {
         let hooks = ClientHooks()
         hooks.log = log
         let client = try KafkaClient(.producer, configuration.ingesting(), hooks: hooks)
@@ -22,7 +57,7 @@ import Service
         topicName = configuration.input
         unsafe topic = try unsafe client.topic(configuration.input)
         let stopping = stopping
-        poller = Thread {
+        let poller = Thread {
             while !stopping.isStopped { unsafe rd_kafka_poll(client.handle, 100) }
         }
         poller.name = "kafka-ingest"
@@ -31,10 +66,19 @@ import Service
 
     deinit { stopping.stop() }
 
-    /// Queues events; `acknowledged` is called on the client's thread when all brokers in sync have them.
-    ///
-    /// Fails at once where the queue is full, as when the brokers are away: some of the events may be taken then, and
-    /// sending all of them again is safe, since duplicates are dropped by id.
+    func failForGood() {
+        unsafe rd_kafka_test_fatal_error(client.handle, RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER, "a test")
+    }
+
+    /// Why nothing can be sent any more.
+    var fatalError: String? {
+        var text = [CChar](repeating: 0, count: 512)
+        guard unsafe rd_kafka_fatal_error(client.handle, &text, text.count) != RD_KAFKA_RESP_ERR_NO_ERROR else {
+            return nil
+        }
+        return String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
     func append(
         _ request: borrowing AppendRequest,
         acknowledged: @escaping @Sendable (Result<[Int: UInt64], any Error>) -> Void

@@ -1,5 +1,6 @@
 internal import CNATS
 internal import Foundation
+internal import Synchronization
 import Changes
 import Replicate
 import Service
@@ -11,8 +12,16 @@ package final class JetStreamPublisher: DeltaPublisher, Sendable {
     private let repairs = RepairQueue()
     private let subscription: NATSSubscription
     private let log: Log
-    private let streamReady = StopSignal()
+    /// How the connection stood when the stream was last known to be there, and when that was last asked.
+    private let known = Mutex(Known())
     private let configuration: StreamConfiguration
+
+    private struct Known {
+        var isThere = false
+        var reconnects: UInt64 = 0
+        var failures: UInt64 = 0
+        var askedAt: Int64 = 0
+    }
 
     /// What the stream keeps: enough for a replica to come back from a short interruption by itself.
     package struct StreamConfiguration: Sendable {
@@ -48,16 +57,28 @@ package final class JetStreamPublisher: DeltaPublisher, Sendable {
     /// Connected, and the stream is there.
     package var isConnected: Bool {
         guard connection.isConnected else { return false }
-        if streamReady.isStopped { return true }
+        // A server that came back may have lost its store, and publishes that fail may say that the stream was deleted.
+        let (reconnects, failures, now) = (connection.reconnectCount, connection.failedPublishCount, SystemClock().now)
+        let isThere: Bool? = known.withLock { known in
+            if known.isThere, known.reconnects == reconnects, known.failures == failures { return true }
+            guard now - known.askedAt > Self.askMicroseconds || known.reconnects != reconnects else {
+                return known.isThere
+            }
+            known = Known(isThere: false, reconnects: reconnects, failures: failures, askedAt: now)
+            return nil
+        }
+        if let isThere { return isThere }
         do {
             try makeStream()
-            streamReady.stop()
+            known.withLock { $0.isThere = true }
             return true
         } catch {
             log.warning("the stream cannot be made yet", ["error": "\(error)"])
             return false
         }
     }
+
+    private static let askMicroseconds: Int64 = 1_000_000
 
     package var failedPublishCount: UInt64 { connection.failedPublishCount }
 

@@ -57,8 +57,10 @@ package final class JetStreamSubscriber: DeltaSubscriber, @unchecked Sendable {
     package func subscribe(after busSequence: UInt64?) throws {
         batches = nil
         let queue = queue
+        // A stream that was made anew ends before our place in the old one: it is read from its beginning.
+        let start = try busSequence.map { try lastSequence() < $0 ? 0 : $0 }
         batches = unsafe try NATSSubscription(
-            connection, stream: subjects.stream, subject: subjects.allChanges, after: busSequence
+            connection, stream: subjects.stream, subject: subjects.allChanges, after: start
         ) { bytes, message in
             var metadata: UnsafeMutablePointer<jsMsgMetaData>?
             var sequence: UInt64 = 0
@@ -68,6 +70,15 @@ package final class JetStreamSubscriber: DeltaSubscriber, @unchecked Sendable {
             }
             unsafe queue.offer(.batch(Array(bytes), busSequence: sequence), bytes: bytes.count)
         }
+    }
+
+    private func lastSequence() throws(NATSError) -> UInt64 {
+        var stream: UnsafeMutablePointer<jsStreamInfo>?
+        try unsafe NATSError.check(
+            "look at the stream \(subjects.stream)",
+            js_GetStreamInfo(&stream, connection.jetStream, subjects.stream, nil, nil))
+        defer { unsafe jsStreamInfo_Destroy(stream) }
+        return unsafe stream?.pointee.State.LastSeq ?? 0
     }
 
     package func subscribeFromStart() throws { try subscribe(after: 0) }

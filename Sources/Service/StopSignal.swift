@@ -39,13 +39,28 @@ package final class RoleThread: Sendable {
 
     package init(name: String, stackBytes: Int = 1 << 20, _ body: @escaping @Sendable () -> Void) {
         let done = done
+        let work = Work(body)
         let thread = Thread {
-            body()
+            work.run()
             done.stop()
         }
         thread.name = name
         thread.stackSize = stackBytes
         thread.start()
+    }
+
+    /// Lets go of what the body holds before anyone is told that the thread has ended.
+    ///
+    /// `@unchecked Sendable`: the thread alone calls `run`.
+    private final class Work: @unchecked Sendable {
+        private var body: (@Sendable () -> Void)?
+
+        init(_ body: @escaping @Sendable () -> Void) { self.body = body }
+
+        func run() {
+            body?()
+            body = nil
+        }
     }
 
     /// Waits for the thread's end. Returns whether it came in time.

@@ -4,6 +4,7 @@ import Core
 import Features
 import Replicate
 import Service
+import Transactions
 
 /// One history: brokers, bus, cores, relays and regions in one thread, from a seed.
 ///
@@ -185,7 +186,9 @@ final class History: Interleaving {
     /// A process ends when its loop does. Only what the brokers or its disk did to it may end it.
     private func end(_ worker: SimulatedWorker, because error: any Error) {
         note("core ends", worker.slot, worker.client.incarnation)
-        if !(error is SimulatedFailure), !worker.isDiskFull { oracle.find("core \(worker.slot) ended: \(error)") }
+        if !(error is SimulatedFailure), !(error is SlotTaken), !worker.isDiskFull {
+            oracle.find("core \(worker.slot) ended: \(error)")
+        }
         worker.client.isDead = true
     }
 

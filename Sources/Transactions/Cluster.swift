@@ -31,6 +31,8 @@ package protocol Cluster: AnyObject, Sendable {
     func readInput(of partition: Int, from offset: UInt64) throws -> Input
     /// Waits until events may have come, or for so long.
     func wait(microseconds: Int64)
+    /// Waits for so long, whatever comes.
+    func rest(microseconds: Int64) throws
     /// Ends a wait.
     func wake()
 
@@ -82,7 +84,7 @@ package protocol InputReader: AnyObject {
 }
 
 /// A worker's place in the group, which says which partitions are its own.
-package protocol GroupMember: AnyObject {
+package protocol GroupMember: AnyObject, Sendable {
     /// Serves the group's protocol, and gives what has changed, oldest first. Fails where the slot was taken by another.
     func poll() throws -> GroupAssignment.Change?
     /// Whether the group says so now.

@@ -32,6 +32,9 @@ final class OwnedPartition<Brokers: Cluster>: @unchecked Sendable {
     /// Batches that were aborted one after the other, and when the next is taken.
     var abortsInARow = 0
     var resumeAt: Int64 = 0
+    /// The input's first offset and its end, and what the group was told last, as the takeover found them.
+    var inputBounds: (low: UInt64, high: UInt64) = (0, 0)
+    var reported: UInt64?
     /// Why the partition is not read.
     var halted: PositionError?
     /// The stages of the takeover, microseconds since 1970: given by the group, others fenced, read to the end. 0 before, and
@@ -39,6 +42,8 @@ final class OwnedPartition<Brokers: Cluster>: @unchecked Sendable {
     private var assignedAt: Int64
     var fencedAt: Int64 = 0
     var beganAt: Int64 = 0
+    /// The first offset that was read since.
+    var beganFrom: UInt64 = 0
 
     /// After so long without an answer the outcome of a commit is uncertain.
     private let commitMilliseconds: Int32 = 15_000

@@ -22,14 +22,14 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
     private var group: Brokers.Group?
     private var slot: Int?
     private let takeovers: Takeovers<Brokers>
-    /// When this worker found itself fenced out of its slot, lately.
-    private var fencings: [Int64] = []
     private let recent: RecentBatches
     private let lock = NSLock()
     private var owned: [Int: OwnedPartition<Brokers>] = [:]
     private var heads: [Int: UInt64] = [:]
     /// Partitions that were lost to another's claim, or could not be taken, and are still ours by the group.
     private var retakes: [Int] = []
+    /// Partitions in which another has committed, by the head that we knew.
+    private var takenSilently: [(partition: Int, head: UInt64)] = []
     private var takeOvers = 0
     /// A slot that was given to us and not yet taken; guarded by the lock.
     private var givenSlot: Int?
@@ -140,8 +140,7 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
     }
 
     /// A worker whose session ended while the brokers were away is fenced by its own former self: it joins anew. One whose
-    /// slot another worker has claimed stands by; where nobody keeps a list of claims, it would be fenced again and again:
-    /// then the error stands.
+    /// slot another worker has claimed stands by, or ends.
     private func rejoin(_ error: any Error) throws -> LogStep? {
         for partition in 0..<partitions { giveUp(partition) }
         lock.withLock { retakes.removeAll() }
@@ -153,10 +152,7 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
             self.slot = nil
             return .revoked(partition: nil)
         }
-        let now = clock.now
-        fencings = fencings.filter { $0 > now - 60_000_000 } + [now]
-        guard fencings.count <= 3 else { throw error }
-        log.warning("joining the group anew", ["because": "\(error)", "times": fencings.count])
+        log.warning("joining the group anew", ["because": "\(error)"])
         group = try cluster.join(slot: slot)
         return .revoked(partition: nil)
     }
@@ -184,7 +180,7 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
         guard let place = lock.withLock({ owned[partition] }) else { return }
         let offset = configuration.variant == .positionFromGroup ? try group?.reported(partition) ?? end : end
         let start: UInt64
-        do { start = try beginning(of: partition, at: offset) } catch let error as PositionError {
+        do { start = try beginning(of: place, partition, at: offset) } catch let error as PositionError {
             // The other partitions go on.
             log.error("partition halted", ["partition": partition, "because": error.description])
             lock.withLock {
@@ -193,7 +189,6 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
             }
             return
         }
-        if place.beganAt == 0 { tellReset(partition, position: start) }
         // The old reader ends first: a client reads a partition once at a time.
         lock.withLock {
             place.input = nil
@@ -203,16 +198,20 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
         place.position = offset
         let input = try cluster.readInput(of: partition, from: start)
         lock.withLock { place.input = input }
-        if place.beganAt == 0 { place.beganAt = clock.now }
+        if place.beganAt == 0 { (place.beganAt, place.beganFrom) = (clock.now, start) }
         cluster.wake()
     }
 
     /// Where reading goes on: at a position of the changelog, if the input has it; without a changelog where it is told to.
-    private func beginning(of partition: Int, at offset: UInt64) throws -> UInt64 {
-        let (low, high) = try cluster.inputBounds(of: partition)
+    private func beginning(
+        of place: OwnedPartition<Brokers>, _ partition: Int, at offset: UInt64
+    ) throws -> UInt64 {
+        // After an abort reading goes back to where it was: the input had that.
+        guard place.beganAt == 0 else { return max(offset, place.beganFrom) }
+        let (low, high) = place.inputBounds
         var start = offset
         if offset == 0, lock.withLock({ heads[partition] }) == 0 {
-            start = try firstBeginning(of: partition, low: low, high: high)
+            start = firstBeginning(of: partition, reported: place.reported, low: low, high: high)
         }
         if start < low {
             guard configuration.acceptsGap || offset == 0 else {
@@ -224,30 +223,25 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
         guard start <= high else {
             throw PositionError.beyondEnd(partition: partition, position: offset, end: high)
         }
+        // An operator may have set it: that has no effect, and nobody should wait for one.
+        if let reported = place.reported, reported != start {
+            log.info(
+                "the group's offset is for lag tools: the changelog decides",
+                ["partition": partition, "group": reported, "changelog": start])
+        }
         return start
     }
 
     /// Where a partition without a changelog begins. The group's position goes before `begin`: a core that was told `latest`
     /// and ended before its first commit goes on where it began.
-    private func firstBeginning(of partition: Int, low: UInt64, high: UInt64) throws -> UInt64 {
-        if let reported = try group?.reported(partition), (low...high).contains(reported) { return reported }
+    private func firstBeginning(of partition: Int, reported: UInt64?, low: UInt64, high: UInt64) -> UInt64 {
+        if let reported, (low...high).contains(reported) { return reported }
         let start = configuration.begin == .latest ? high : low
         if start > 0 {
             log.info("begins", ["partition": partition, "offset": start, "at": configuration.begin.rawValue])
         }
         group?.report([partition: start])
         return start
-    }
-
-    /// An operator may have set the group's offset: that has no effect, and is not to be found out by waiting for one. (After
-    /// a crash the group is a second behind.)
-    private func tellReset(_ partition: Int, position: UInt64) {
-        do {
-            guard let reported = try group?.reported(partition), reported != position else { return }
-            log.info(
-                "the group's offset is for lag tools: the changelog decides",
-                ["partition": partition, "group": reported, "changelog": position])
-        } catch { log.debug("the group's offset is not known", ["partition": partition, "because": "\(error)"]) }
     }
 
     /// Makes the partition ours: nobody else's transaction is open on it or can still be committed. After it `changelog`
@@ -266,13 +260,20 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
         let place = OwnedPartition(
             partition, cluster, log: log, variant: configuration.variant, takeOvers: takeOvers, assignedAt: clock.now)
         takeOvers += 1
-        return { [cluster, clock, variant = configuration.variant] in
+        return { [cluster, clock, log, group, variant = configuration.variant] in
             let early = variant == .endBeforeInit ? try cluster.changelogEnd(of: partition) : nil
             try place.takeOver()
             // Nothing is open now: what stands in the changelog is all that there is.
             place.heldAt = clock.now
             place.fencedAt = place.heldAt
-            return .init(partition: partition, place: place, end: try early ?? cluster.changelogEnd(of: partition))
+            let patience = Patience(cluster, log)
+            let end =
+                try early ?? patience.with("changelog's end", partition) { try cluster.changelogEnd(of: partition) }
+            place.inputBounds = try patience.with("input's ends", partition) {
+                try cluster.inputBounds(of: partition)
+            }
+            place.reported = try group?.reported(partition)
+            return .init(partition: partition, place: place, end: end)
         }
     }
 
@@ -313,13 +314,18 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
     /// What the changelog says of a batch, once nothing is open. A batch of its seq is not enough: before our ids were
     /// initialised again another worker may have taken the partition and committed its own. Then all is read again.
     private func standing(of commit: StagedCommit) throws -> CommitOutcome {
-        let end = try cluster.changelogEnd(of: commit.partition)
+        let patience = Patience(cluster, log)
+        let end = try patience.with("changelog's end", commit.partition) {
+            try cluster.changelogEnd(of: commit.partition)
+        }
         guard end >= commit.seq else { return .aborted }
         guard end == commit.seq else { return .lost }
         var isOurs = false
-        try unsafe cluster.changelog(of: commit.partition, after: commit.seq - 1) { _, encoded in
-            isOurs = unsafe encoded.elementsEqual(commit.changes)
-            return false
+        try patience.with("changelog", commit.partition) {
+            try unsafe cluster.changelog(of: commit.partition, after: commit.seq - 1) { _, encoded in
+                isOurs = unsafe encoded.elementsEqual(commit.changes)
+                return false
+            }
         }
         return isOurs ? .committed : .lost
     }
@@ -329,7 +335,7 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
     /// may be never, and until then its heartbeats would vouch for an end that is not the log's. So it looks, where nothing
     /// was committed for a second, one partition at a time. Returns whether there is something to retake.
     private func isTakenSilently(_ now: Int64) -> Bool {
-        let idle: (partition: Int, head: UInt64)? = lock.withLock {
+        let idle: (place: OwnedPartition<Brokers>, partition: Int, head: UInt64)? = lock.withLock {
             for partition in 0..<partitions {
                 // A batch that was taken lately may be on its way.
                 guard let place = owned[partition], !place.isCommitting, place.input != nil,
@@ -337,24 +343,37 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
                     let head = heads[partition]
                 else { continue }
                 place.lookedAt = now
-                return (partition, head)
+                return (place, partition, head)
             }
             return nil
         }
-        guard let (partition, head) = idle else { return false }
-        do {
-            guard try cluster.changelogEnd(of: partition) > head else {
-                lock.withLock { owned[partition]?.heldAt = now }
-                return false
-            }
-        } catch {
-            log.debug("an idle partition could not be looked at", ["partition": partition, "because": "\(error)"])
-            return false
+        if let idle {
+            // Beside the loop: a partition whose broker is away must not keep the others.
+            cluster.beside { [self] in look(idle.place, idle.partition, head: idle.head, asked: now) }
         }
+        guard let (partition, head) = lock.withLock({ takenSilently.popLast() }) else { return false }
+        guard lock.withLock({ heads[partition] == head }) else { return false }
         log.warning("taken by another worker meanwhile", ["partition": partition, "seq": head])
         giveUp(partition)
         lock.withLock { retakes.append(partition) }
         return true
+    }
+
+    private func look(_ place: OwnedPartition<Brokers>, _ partition: Int, head: UInt64, asked: Int64) {
+        do {
+            let end = try cluster.changelogEnd(of: partition)
+            lock.withLock {
+                // What was committed since is our own.
+                guard owned[partition] === place, heads[partition] == head, !place.isCommitting else { return }
+                if end > head {
+                    takenSilently.append((partition, head))
+                } else {
+                    place.heldAt = max(place.heldAt, asked)
+                }
+            }
+        } catch {
+            log.debug("an idle partition could not be looked at", ["partition": partition, "because": "\(error)"])
+        }
     }
 
     private static var idleMicroseconds: Int64 { 1_000_000 }
@@ -380,9 +399,15 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
         if try unsafe recent.batches(partition, after: seq, visit) { return }
         let end = lock.withLock { heads[partition] } ?? .max
         guard seq < end else { return }
-        try unsafe cluster.changelog(of: partition, after: seq) { found, encoded in
-            guard found <= end else { return false }
-            return try unsafe visit(found, encoded) && found < end
+        var last = seq
+        try Patience(cluster, log).with("changelog", partition) {
+            guard last < end else { return }
+            try unsafe cluster.changelog(of: partition, after: last) { found, encoded in
+                guard found <= end else { return false }
+                let goesOn = try unsafe visit(found, encoded)
+                last = goesOn ? found : end
+                return goesOn && found < end
+            }
         }
     }
 

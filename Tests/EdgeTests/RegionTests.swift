@@ -83,6 +83,36 @@ final class RefusingBus: DeltaSubscriber, @unchecked Sendable {
     func subscribeFromStart() throws { if refuses { throw Refusal() } else { try inner.subscribeFromStart() } }
 }
 
+/// Alters one batch on its way, so well that its checksum holds: a region that takes it is not what the log says.
+///
+/// `@unchecked Sendable`: one thread of a test uses it.
+final class LyingBus: DeltaSubscriber, @unchecked Sendable {
+    let inner: any DeltaSubscriber
+    /// Of partition 0.
+    var lie: UInt64?
+
+    init(inner: any DeltaSubscriber) { self.inner = inner }
+
+    var isConnected: Bool { inner.isConnected }
+    func next(waitMicroseconds: Int) -> BusMessage? {
+        let message = inner.next(waitMicroseconds: waitMicroseconds)
+        guard case .batch(let bytes, let sequence) = message, let lie,
+            let batch = try? bytes.withUnsafeBytes({ try ChangeBatch(decoding: $0) }), batch.header.partition == 0,
+            batch.header.seq == lie
+        else { return message }
+        self.lie = nil
+        var writer = ChangeBatchWriter(capacity: 256)
+        writer.begin(frontier: [PartitionPosition]())
+        var header = batch.header
+        (header.scored, header.duplicates, header.deadLetters) = (0, 0, 0)
+        header.gaps = UInt32(header.endOffset - header.firstOffset)
+        return .batch(writer.encode(header, digestAfter: 0) { bytes, _ in Array(bytes) }, busSequence: sequence)
+    }
+    func request(_ repair: RepairRequest) throws { try inner.request(repair) }
+    func subscribe(after busSequence: UInt64?) throws { try inner.subscribe(after: busSequence) }
+    func subscribeFromStart() throws { try inner.subscribeFromStart() }
+}
+
 @Suite struct RegionTests {
     let folder = NSTemporaryDirectory() + "/region-\(UUID().uuidString)"
     let pipeline: Pipeline
@@ -278,6 +308,45 @@ final class RefusingBus: DeltaSubscriber, @unchecked Sendable {
     }
 
     /// A bus that refuses requests delays a repair; it does not end the region.
+    /// A replica that is not what the log says notices by its digest, says that it is stale, serves, and is made anew beside
+    /// itself; another start finds the new copy.
+    @Test func aDivergedReplicaIsMadeAnew() throws {
+        let liar = LyingBus(inner: bus.makeSubscriber())
+        let make = { (bus: any DeltaSubscriber) in
+            try Region(
+                .init(name: "eu", path: folder + "/eu"), pipeline: pipeline, model: nil, bus: bus,
+                log: Log(role: "eu", minimum: .error), clock: clock)
+        }
+        do {
+            let region = try make(liar)
+            try events(0..<60)
+            try run([region])
+            try expectEqual(region)
+            liar.lie = (figures.current.positions[0]?.seq ?? 0) + 1
+            try events(60..<80)
+            // What the bus brings is taken, then the heartbeats say that it was wrong.
+            var states: Set<RegionState> = []
+            for _ in 0..<200 where region.figures.divergences < 3 || region.status.hasDiverged {
+                try run([region], rounds: 1)
+                states.insert(region.status.state(now: clock.now))
+                #expect(region.status.hasView, "it serves all the time")
+            }
+            #expect(region.figures.divergences >= 3 && states.contains(.stale))
+            try run([region])
+            #expect(!region.status.hasDiverged && region.status.state(now: clock.now) == .fresh)
+            try expectEqual(region)
+            let folders = try FileManager.default.contentsOfDirectory(atPath: folder + "/eu")
+            #expect(folders.contains("\(log.lineage).1") && !folders.contains("\(log.lineage)"))
+            region.close()
+        }
+        let again = try make(bus.makeSubscriber())
+        try expectEqual(again)
+        try events(80..<100)
+        try run([again])
+        try expectEqual(again)
+        #expect(again.figures.divergences == 0)
+    }
+
     @Test func aBusThatRefusesRequestsEndsNothing() throws {
         defer { try? FileManager.default.removeItem(atPath: folder) }
         let refusing = RefusingBus(inner: bus.makeSubscriber())

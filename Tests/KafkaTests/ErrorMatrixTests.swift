@@ -33,6 +33,8 @@ import Transactions
 }
 
 /// The commit protocol over real clients and a broker that errs; what the changelog holds is what the test says.
+///
+/// `@unchecked Sendable`: one thread of a test uses it.
 private final class ErringCluster: Cluster, @unchecked Sendable {
     final class NoInput: InputReader {
         var waiting: Int { 0 }
@@ -74,6 +76,7 @@ private final class ErringCluster: Cluster, @unchecked Sendable {
     func inputBounds(of partition: Int) throws -> (low: UInt64, high: UInt64) { (0, 100) }
     func readInput(of partition: Int, from offset: UInt64) throws -> NoInput { NoInput() }
     func wait(microseconds: Int64) {}
+    func rest(microseconds: Int64) {}
     func wake() {}
     func changelogEnd(of partition: Int) throws -> UInt64 { last.seq }
     func changelog(

@@ -61,8 +61,26 @@ final class KafkaWorld {
             + "\"terminal\":\"m\(terminal)\",\"amount\":\(Double(id % 90) + 0.5)}"
     }
 
+    /// Waits until the brokers have written the ends of all transactions, which they acknowledge before.
+    private func awaitMarkers() throws {
+        let committed = try KafkaClient(.consumer, configuration.reading("test", fetchWait: 10))
+        let all = try KafkaClient(
+            .consumer,
+            configuration.reading("test", fetchWait: 10).merging(["isolation.level": "read_uncommitted"]) { $1 })
+        for partition in 0..<partitions {
+            let deadline = Date(timeIntervalSinceNow: 30)
+            while try committed.watermarks(configuration.changes, partition).high
+                < all.watermarks(configuration.changes, partition).high
+            {
+                try #require(Date() < deadline, "a transaction stays open")
+                Thread.sleep(forTimeInterval: 0.005)
+            }
+        }
+    }
+
     /// Everything that the log holds, by id: how often, and the rows as bits.
     func committed() throws -> [String: [[UInt32]]] {
+        try awaitMarkers()
         let reader = try KafkaLogReader(configuration, founds: false, log: log)
         var rows: [String: [[UInt32]]] = [:]
         for partition in 0..<partitions {

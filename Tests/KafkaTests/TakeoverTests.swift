@@ -104,6 +104,17 @@ struct TakeoverTests {
         #expect(try world.committed().count == 90 + 60 + 15)
     }
 
+    /// A client that a broker has made useless is replaced; events go on coming in.
+    @Test func anIngestWhoseClientFailsForGoodGoesOn() throws {
+        let world = try KafkaWorld()
+        let ingest = try KafkaIngest(world.configuration, log: world.log)
+        try world.send((0..<30).map { world.event($0, terminal: 1) }, by: ingest.append)
+        ingest.failForGood()
+        try world.send((30..<60).map { world.event($0, terminal: 1) }, by: ingest.append)
+        let core = try world.core(slot: 0)
+        try core.run(until: { core.figures.current.scored == 60 })
+    }
+
     private func deleteInput(_ world: KafkaWorld, partition: Int, before offset: Int64) throws {
         let client = try KafkaClient(.producer, world.configuration.client("deletes", [:]))
         let list = rd_kafka_topic_partition_list_new(1)

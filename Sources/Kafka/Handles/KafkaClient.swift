@@ -62,13 +62,25 @@ import Service
 
     /// The first and the last offset of a partition; of a reading client the last that is committed.
     func watermarks(_ topic: String, _ partition: Int) throws(KafkaError) -> (low: Int64, high: Int64) {
-        var low: Int64 = 0
-        var high: Int64 = 0
-        let code = unsafe rd_kafka_query_watermark_offsets(handle, topic, Int32(partition), &low, &high, 5000)
-        guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
-            throw failure("ends of \(topic) [\(partition)]", code)
+        (try offset(topic, partition, RD_KAFKA_OFFSET_BEGINNING), try offset(topic, partition, RD_KAFKA_OFFSET_END))
+    }
+
+    /// One of a partition's ends. (The library's own call for both waits for a leader that is dead, however long.)
+    private func offset(_ topic: String, _ partition: Int, _ end: Int32) throws(KafkaError) -> Int64 {
+        let list = unsafe rd_kafka_topic_partition_list_new(1)
+        defer { unsafe rd_kafka_topic_partition_list_destroy(list) }
+        guard let entry = unsafe rd_kafka_topic_partition_list_add(list, topic, Int32(partition)) else {
+            throw KafkaError("ends of \(topic) [\(partition)]", code: RD_KAFKA_RESP_ERR__FAIL)
         }
-        return (low, high)
+        unsafe entry.pointee.offset = Int64(end)
+        let code = unsafe rd_kafka_offsets_for_times(handle, list, 5000)
+        // The list may have been filled anew: it is looked at again.
+        let found = unsafe list?.pointee.elems[0]
+        let error = unsafe code == RD_KAFKA_RESP_ERR_NO_ERROR ? found?.err ?? RD_KAFKA_RESP_ERR__FAIL : code
+        guard error == RD_KAFKA_RESP_ERR_NO_ERROR, let found = unsafe found else {
+            throw failure("ends of \(topic) [\(partition)]", error)
+        }
+        return unsafe found.offset
     }
 
     /// The local handle of a topic. It lives as long as the client: a new one would wait a second for its metadata.

@@ -69,8 +69,8 @@ final class SimulatedClient: Cluster, @unchecked Sendable {
     /// One thread: it keeps the caller, and others run inside its calls.
     func beside(_ body: @escaping @Sendable () -> Void) { body() }
 
-    /// Nobody keeps a list here: a worker whose slot another presents is fenced again and again, and ends.
-    func isTaken(slot: Int) -> Bool { false }
+    /// The group knows who presented the slot last.
+    func isTaken(slot: Int) -> Bool { brokers.group.isHeldByAnother(slot: slot, than: incarnation) }
 
     func join(slot: Int) throws -> SimulatedMember {
         try ask("join")
@@ -89,6 +89,7 @@ final class SimulatedClient: Cluster, @unchecked Sendable {
     }
 
     func wait(microseconds: Int64) {}
+    func rest(microseconds: Int64) throws { try world.wait(self, microseconds: microseconds) }
     func wake() {}
 
     func changelogEnd(of partition: Int) throws -> UInt64 {
@@ -248,7 +249,9 @@ final class SimulatedInput: InputReader {
 }
 
 /// A process's place in the simulated group.
-final class SimulatedMember: GroupMember {
+///
+/// `@unchecked Sendable`: a history runs in one thread.
+final class SimulatedMember: GroupMember, @unchecked Sendable {
     private let client: SimulatedClient
     private var assignment = GroupAssignment()
 

@@ -61,6 +61,10 @@ struct SimulatedGroup {
         return true
     }
 
+    func isHeldByAnother(slot: Int, than incarnation: Int) -> Bool {
+        members.contains { $0.slot == slot && $0.incarnation != incarnation }
+    }
+
     mutating func advance(_ now: Int64) {
         let before = members.count
         members.removeAll { now - $0.heardAt > Self.session }

@@ -63,6 +63,8 @@ package enum KafkaLogError: Error, CustomStringConvertible, Equatable {
     case partitionsDiffer(topic: String, have: Int, want: Int)
     case corrupt(String)
     case noEnd(topic: String, partition: Int)
+    case notEmpty(String)
+    case unfinishedImport(partition: Int, have: UInt64, want: UInt64)
 
     package var description: String {
         switch self {
@@ -72,6 +74,12 @@ package enum KafkaLogError: Error, CustomStringConvertible, Equatable {
             "topic \(topic) has \(have) partitions where the input has \(want): an event's partition is fixed, so begin a "
                 + "new pipeline name for the larger input, or take the added partitions back"
         case .corrupt(let what): "the log holds \(what) that cannot be read"
+        case .notEmpty(let topic):
+            "topic \(topic) holds something already, and a log is taken in as a whole: take another pipeline name and input "
+                + "topic, or delete the four topics, and import again"
+        case .unfinishedImport(let partition, let have, let want):
+            "the import into this log is not finished: partition \(partition) has \(have) of \(want) batches. If none runs "
+                + "any more, delete the four topics, or take another pipeline name and input topic, and import again"
         case .noEnd(let topic, let partition): "\(topic) [\(partition)] does not say where it ends"
         }
     }

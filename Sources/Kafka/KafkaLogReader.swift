@@ -55,7 +55,12 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
             }
         }
         self.partitions = partitions
-        lineage = try LineageRecord.agree(configuration, reader: probe, founds: founds)
+        let known = try LineageRecord.agree(configuration, reader: probe, founds: founds)
+        lineage = known.lineage
+        for (partition, seq) in known.imported.enumerated() where partition < partitions {
+            let have = try changelogEnd(of: partition)
+            guard have >= seq else { throw KafkaLogError.unfinishedImport(partition: partition, have: have, want: seq) }
+        }
     }
 
     // MARK: input

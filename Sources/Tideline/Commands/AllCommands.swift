@@ -10,6 +10,8 @@ let allCommands: [Command] = [
     VerifyCommand.command,
     SimulateCommand.command,
     LagCommand.command,
+    LogCommand.export,
+    LogCommand.take,
     DeadLettersCommand.list,
     DeadLettersCommand.show,
     DeadLettersCommand.replay,

@@ -30,8 +30,8 @@ final class SimulatedRegion {
     /// How long what was committed may be unknown to a region that calls itself fresh: the silence that it bears since
     /// a heartbeat was sent, a relay's trust in what it last heard from the brokers, and the least way of a heartbeat.
     static let unknownMicroseconds: Int64 = silenceMicroseconds + 4_500_000 + 500_000
-    /// Three seconds by a clock that may run a sixteenth slower than it should.
-    static let silenceMicroseconds: Int64 = 3_000_000 * 17 / 16
+    /// Three seconds by a clock that may run a sixteenth slower than it should: fifteen of its seconds take sixteen.
+    static let silenceMicroseconds: Int64 = 3_000_000 * 16 / 15
 
     /// What the region says must be true.
     func check(_ oracle: Oracle, partitions: Int, now: Int64) {

@@ -10,6 +10,9 @@ package struct KafkaConfiguration: Sendable {
     /// Between a partition's commits while events trickle, microseconds: a transaction costs the same whatever its size.
     package var commitIntervalMicroseconds: Int64 = 8000
 
+    /// False to measure what transactions cost: batches are then acknowledged, and no more. Nothing but loadtest may say so.
+    package var isTransactional = true
+
     package init(
         bootstrapServers: String, pipeline: String, input: String = "events", properties: [String: String] = [:]
     ) {
@@ -69,13 +72,17 @@ package struct KafkaConfiguration: Sendable {
     }
 
     func transactional(id: String) -> [String: String] {
-        client(
-            id,
-            [
-                "transactional.id": id, "transaction.timeout.ms": "10000", "linger.ms": "0", "retry.backoff.ms": "1",
-                "batch.size": "2097152", "batch.num.messages": "10000", "message.max.bytes": "8388608",
-                "queue.buffering.max.messages": "100000",
-            ])
+        var properties = [
+            "linger.ms": "0", "retry.backoff.ms": "1", "batch.size": "2097152", "batch.num.messages": "10000",
+            "message.max.bytes": "8388608", "queue.buffering.max.messages": "100000",
+        ]
+        if isTransactional {
+            properties["transactional.id"] = id
+            properties["transaction.timeout.ms"] = "10000"
+        } else {
+            properties["enable.idempotence"] = "true"
+        }
+        return client(id, properties)
     }
 
     /// A beat that could not be sent in a second is none.

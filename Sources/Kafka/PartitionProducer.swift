@@ -19,7 +19,9 @@ final class PartitionProducer: TransactionalClient, Sendable {
         producer = try TransactionalProducer(configuration.transactional(id: name), hooks: hooks)
     }
 
-    func initialize(milliseconds: Int32) throws(KafkaError) { try producer.initialize(milliseconds: milliseconds) }
+    func initialize(milliseconds: Int32) throws(KafkaError) {
+        if configuration.isTransactional { try producer.initialize(milliseconds: milliseconds) }
+    }
 
     /// Cold metadata costs the first transaction a second.
     func prepare() throws(KafkaError) {
@@ -28,9 +30,12 @@ final class PartitionProducer: TransactionalClient, Sendable {
         }
     }
 
-    func begin() throws(KafkaError) { try producer.begin() }
+    func begin() throws(KafkaError) { if configuration.isTransactional { try producer.begin() } }
 
-    func commit(milliseconds: Int32) throws(KafkaError) { try producer.commit(milliseconds: milliseconds) }
+    func commit(milliseconds: Int32) throws(KafkaError) {
+        guard configuration.isTransactional else { return try producer.flush(milliseconds: milliseconds) }
+        try producer.commit(milliseconds: milliseconds)
+    }
 
     func abort(milliseconds: Int32) throws(KafkaError) { try producer.abort(milliseconds: milliseconds) }
 

@@ -129,7 +129,7 @@ struct KafkaImportTests {
             return true
         }
         // A core scores what comes, and nothing again: an id that the old log knows is a duplicate.
-        let core = try KafkaLog(grown.configuration, slot: 0, log: grown.quiet)
+        let core = try KafkaLog(grown.configuration, place: .slot(0), log: grown.quiet)
         let figures = CoreFigures()
         let loop = try ScoringLoop(
             log: core, view: try View(path: grown.folder + "/kafka-view"), pipeline: grown.pipeline, model: nil,

@@ -29,6 +29,12 @@ internal import CRdkafka
         try unsafe check("commit", rd_kafka_commit_transaction(client.handle, milliseconds))
     }
 
+    /// Waits until all that was produced is acknowledged, where there is no transaction.
+    func flush(milliseconds: Int32) throws(KafkaError) {
+        let code = unsafe rd_kafka_flush(client.handle, milliseconds)
+        guard code == RD_KAFKA_RESP_ERR_NO_ERROR else { throw KafkaError("flush", code: code) }
+    }
+
     func abort(milliseconds: Int32) throws(KafkaError) {
         try unsafe check("abort", rd_kafka_abort_transaction(client.handle, milliseconds))
     }

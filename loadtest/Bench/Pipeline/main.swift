@@ -189,8 +189,9 @@ do {
     let log: any IngestLog
     if let at = arguments.firstIndex(of: "--kafka"), at + 1 < arguments.count {
         guard case .text(let topic)? = pipeline.kafka["topic"] else { preconditionFailure("kafka.topic is missing") }
-        let configuration = KafkaConfiguration(
+        var configuration = KafkaConfiguration(
             bootstrapServers: arguments[at + 1], pipeline: pipeline.name, input: topic)
+        configuration.isTransactional = !arguments.contains("--at-least-once")
         let told = Log(role: "bench", minimum: .error)
         _ = try KafkaTopics(configuration, log: told).create(partitions: partitions)
         log = try KafkaLog(configuration, place: .slot(0), log: told)

@@ -22,7 +22,7 @@ final class KafkaCluster: Cluster {
         self.configuration = configuration
         self.log = log
         stored = try KafkaLogReader(configuration, founds: true, log: log)
-        follower = try KafkaLogReader(configuration, founds: false, fetchWait: 100, log: log)
+        follower = try KafkaLogReader(configuration, founds: false, fetchWait: 100, ends: stored.ends, log: log)
         let hooks = ClientHooks()
         hooks.log = log
         fetcher = try KafkaClient(.consumer, configuration.reading("input", fetchWait: 100), hooks: hooks)
@@ -67,8 +67,7 @@ final class KafkaCluster: Cluster {
 
     func wake() { arrivals.set() }
 
-    /// Not by the reader of the relay, which may hold it for long.
-    func changelogEnd(of partition: Int) throws -> UInt64 { try follower.changelogEnd(of: partition) }
+    func changelogEnd(of partition: Int) throws -> UInt64 { try stored.ends.end(of: partition) }
 
     func changelog(
         of partition: Int, after seq: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool

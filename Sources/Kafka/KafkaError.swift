@@ -76,10 +76,10 @@ package enum KafkaLogError: Error, CustomStringConvertible, Equatable {
         case .corrupt(let what): "the log holds \(what) that cannot be read"
         case .notEmpty(let topic):
             "topic \(topic) holds something already, and a log is taken in as a whole: take another pipeline name and input "
-                + "topic, or delete the four topics, and import again"
+                + "topic, or delete its topics, and import again"
         case .unfinishedImport(let partition, let have, let want):
             "the import into this log is not finished: partition \(partition) has \(have) of \(want) batches. If none runs "
-                + "any more, delete the four topics, or take another pipeline name and input topic, and import again"
+                + "any more, delete its topics, or take another pipeline name and input topic, and import again"
         case .noEnd(let topic, let partition): "\(topic) [\(partition)] does not say where it ends"
         }
     }

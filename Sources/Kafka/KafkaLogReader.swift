@@ -20,8 +20,7 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
     private var beginning: Set<Int> = []
     private let beside = DispatchQueue(label: "tideline.kafka.follow")
     private let log: Log
-    /// The last batch's seq, by the end of the topic at which it was found.
-    private var ends: [Int: (high: Int64, seq: UInt64)] = [:]
+    let ends: ChangelogEnds
 
     /// A partition that someone reads on and on.
     private final class Following {
@@ -36,7 +35,14 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
     }
 
     /// Fails where the topics are not there. `founds`: gives the log its lineage where it has none yet, as a core does.
-    package init(_ configuration: KafkaConfiguration, founds: Bool, fetchWait: Int = 10, log: Log) throws {
+    package convenience init(_ configuration: KafkaConfiguration, founds: Bool, log: Log) throws {
+        try self.init(configuration, founds: founds, fetchWait: 10, ends: nil, log: log)
+    }
+
+    /// `ends`: those of another reader of the same log.
+    init(
+        _ configuration: KafkaConfiguration, founds: Bool, fetchWait: Int, ends: ChangelogEnds?, log: Log
+    ) throws {
         self.configuration = configuration
         self.log = log
         let hooks = ClientHooks()
@@ -55,6 +61,7 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
             }
         }
         self.partitions = partitions
+        self.ends = try ends ?? ChangelogEnds(configuration, partitions: partitions, log: log)
         let known = try LineageRecord.agree(configuration, reader: probe, founds: founds)
         lineage = known.lineage
         for (partition, seq) in known.imported.enumerated() where partition < partitions {
@@ -114,32 +121,7 @@ package final class KafkaLogReader: LogReader, @unchecked Sendable {
 
     // MARK: the changelog
 
-    package func changelogEnd(of partition: Int) throws -> UInt64 {
-        try locked {
-            let (low, high) = try client.watermarks(configuration.changes, partition)
-            if let known = ends[partition], known.high == high { return known.seq }
-            let seq = try lastSeq(partition, low: low, high: high)
-            ends[partition] = (high, seq)
-            return seq
-        }
-    }
-
-    /// The seq of the last batch before `high`; 0 where there is none.
-    private func lastSeq(_ partition: Int, low: Int64, high: Int64) throws -> UInt64 {
-        // The last record stands before a marker, and before what was aborted: look back in growing steps.
-        var step: Int64 = 8
-        var seq: UInt64 = 0
-        while high > low {
-            let from = max(low, high - step)
-            try probe.records(configuration.changes, partition, from: from, to: high) { record in
-                if let found = unsafe Self.seq(record.value) { seq = found }
-                return true
-            }
-            if seq > 0 || from == low { break }
-            step *= 8
-        }
-        return seq
-    }
+    package func changelogEnd(of partition: Int) throws -> UInt64 { try ends.end(of: partition) }
 
     package func changelog(
         of partition: Int, after seq: UInt64,

@@ -25,26 +25,29 @@ private struct RealTime: WallClock {
     var unset: Int64 { microseconds(of: CLOCK_BOOTTIME) }
 }
 
-/// A clock that is never seen to go back. When what it shows is set back, it goes on from where it was, and runs a
-/// sixteenth slower until both agree.
+/// A clock that is never seen to go back, nor to stand still. When what it shows is set back, it goes on from where it was,
+/// and runs a sixteenth slower until both agree. How much time has passed meanwhile a clock says that nobody sets.
 ///
 /// Silence, sessions and repairs are measured by it: a region whose clock was set back by an hour must not call itself
 /// fresh for that hour, nor a core wait so long for its next batch. A leap forward passes.
 package final class SteadyClock: WallClock {
     private let shown: any WallClock
-    private let state: Mutex<(last: Int64, ahead: Int64)>
+    private let state: Mutex<(last: Int64, lastUnset: Int64, ahead: Int64)>
 
     package init(_ shown: any WallClock) {
         self.shown = shown
-        state = Mutex((shown.now, 0))
+        state = Mutex((shown.now, shown.unset, 0))
     }
 
     package var now: Int64 {
         state.withLock { state in
-            let time = shown.now
-            let passed = time - state.last
-            state.ahead = passed < 0 ? state.ahead - passed : state.ahead - min(state.ahead, passed / 16)
-            state.last = time
+            let (time, unset) = (shown.now, shown.unset)
+            let passed = max(0, unset - state.lastUnset)
+            // By how much it was set since it was last read.
+            let set = time - state.last - passed
+            state.ahead = max(0, state.ahead - set)
+            state.ahead -= min(state.ahead, passed / 16)
+            (state.last, state.lastUnset) = (time, unset)
             return time + state.ahead
         }
     }

@@ -38,8 +38,9 @@ package struct Roster: Sendable {
     private struct Holder {
         var worker: String
         var epoch: UInt64
-        /// Our beats since the holder's last one.
+        /// Our beats since the holder's last one: those that came back in time, and all.
         var missed = 0
+        var missedAtAll = 0
         var hasLeft = false
     }
 
@@ -47,13 +48,16 @@ package struct Roster: Sendable {
     private var holders: [Int: Holder] = [:]
     /// Workers that wait, by our beats since their last one.
     private var waiting: [String: Int] = [:]
-    /// Our beats that came back in time, one after the other.
+    /// Our beats that came back in time, one after the other, and all.
     private var steadyBeats = 0
+    private var beats = 0
 
     /// After so many beats of ours a holder that has not beaten is silent, and one who was not heard is not there.
     package static let patience = 6
     /// After our own beats stood still, the brokers' or our own fault, others are given this many beats more.
     private static let grace = 20
+    /// Where our own beats are late for good, as on a machine that has too much to do, so many of them are enough.
+    private static let patienceAtAll = 50
 
     package init(worker: String) { me = worker }
 
@@ -83,9 +87,11 @@ package struct Roster: Sendable {
 
     /// One more beat of our own has come back.
     private mutating func count(isTimely: Bool) {
+        beats += 1
         steadyBeats = isTimely ? steadyBeats + 1 : 0
         for (slot, holder) in holders where holder.worker != me {
             holders[slot]?.missed = isTimely ? holder.missed + 1 : -Self.grace
+            holders[slot]?.missedAtAll += 1
         }
         for (worker, missed) in waiting where worker != me {
             waiting[worker] = missed < Self.patience ? missed + 1 : nil
@@ -105,10 +111,13 @@ package struct Roster: Sendable {
     /// The first of so many slots that nobody works in; of any number where there is no limit.
     package func freeSlot(of count: Int?) -> Int? {
         // Who has just come must have listened before it says that nobody is there.
-        let hasListened = steadyBeats >= Self.patience
-        return (0..<(count ?? Int.max)).first { slot in
+        let hasListened = steadyBeats >= Self.patience || beats >= Self.patienceAtAll
+        // Of any number one is free that nobody was ever heard of in.
+        let slots = count ?? (holders.keys.max() ?? -1) + 2
+        return (0..<slots).first { slot in
             guard let holder = holders[slot] else { return hasListened }
-            return holder.hasLeft || holder.worker != me && holder.missed >= Self.patience
+            let isSilent = holder.missed >= Self.patience || holder.missedAtAll >= Self.patienceAtAll
+            return holder.hasLeft || holder.worker != me && isSilent
         }
     }
 

@@ -291,6 +291,21 @@ struct KafkaLogTests {
         #expect(rows.count == 120 && rows.values.allSatisfy { $0.count == 1 })
     }
 
+    /// Without a limit each worker takes a slot of its own.
+    @Test func workersWithoutALimitShareThePartitions() throws {
+        let world = try KafkaWorld()
+        let (one, two) = (try world.core(place: .free(of: nil)), try world.core(place: .free(of: nil)))
+        try one.append((0..<90).map { world.event($0, terminal: 1) }, world: world)
+        try one.run(until: {
+            _ = try two.loop.step(waitMicroseconds: 5000)
+            return one.figures.current.scored + two.figures.current.scored == 90 && one.log.slot != nil
+                && two.log.slot != nil
+        })
+        #expect(Set([one.log.slot, two.log.slot]) == [0, 1])
+        let rows = try world.committed()
+        #expect(rows.count == 90 && rows.values.allSatisfy { $0.count == 1 })
+    }
+
     /// A standby follows the log, takes the slot of a worker that falls silent, and the worker, which comes back, finds its slot
     /// taken: it commits nothing, and stands by itself.
     @Test func aStandbyTakesTheSlotOfAWorkerThatFallsSilent() throws {

@@ -28,9 +28,12 @@ private struct Workplace {
 @Suite struct RosterTests {
     @Test func whoComesListensBeforeItTakesAPlace() {
         var place = Workplace("a")
-        #expect(place.rosters["a"]?.freeSlot(of: 2) == nil)
+        #expect(place.rosters["a"]?.freeSlot(of: 2) == nil && place.rosters["a"]?.freeSlot(of: nil) == nil)
         for _ in 0..<Roster.patience { place.beat("a") }
-        #expect(place.rosters["a"]?.freeSlot(of: 2) == 0)
+        #expect(place.rosters["a"]?.freeSlot(of: 2) == 0 && place.rosters["a"]?.freeSlot(of: nil) == 0)
+        place.claim("b", 0, over: nil)
+        place.beat("b")
+        #expect(place.rosters["a"]?.freeSlot(of: 1) == nil && place.rosters["a"]?.freeSlot(of: nil) == 1)
     }
 
     /// Two claim what both found free: the first in the list's order has it, for all.
@@ -74,6 +77,20 @@ private struct Workplace {
         #expect(place.rosters["b"]?.freeSlot(of: 1) == nil, "the other has time to come back")
         for _ in 0..<40 { place.beat("b") }
         #expect(place.rosters["b"]?.freeSlot(of: 1) == 0, "but not for ever")
+    }
+
+    /// Whoever is always late, as on a machine that has too much to do, takes a slot all the same.
+    @Test func whoIsAlwaysLateWaitsLonger() {
+        var place = Workplace("a", "b")
+        for _ in 0..<49 { place.beat("a", isTimely: false) }
+        #expect(place.rosters["a"]?.freeSlot(of: 1) == nil)
+        place.beat("a", isTimely: false)
+        #expect(place.rosters["a"]?.freeSlot(of: 1) == 0)
+        place.claim("b", 0, over: 0)
+        for _ in 0..<49 { place.beat("a", isTimely: false) }
+        #expect(place.rosters["a"]?.freeSlot(of: 1) == nil)
+        place.beat("a", isTimely: false)
+        #expect(place.rosters["a"]?.freeSlot(of: 1) == 0)
     }
 
     @Test func aPlannedStopFreesTheSlotAtOnce() {

@@ -1,3 +1,4 @@
+internal import CRdkafka
 import Service
 
 extension KafkaClient {
@@ -48,7 +49,9 @@ extension PartitionReader {
                 return going || !keepsLast
             }
             if any { patience = SystemClock().now + Self.patienceMicroseconds }
-            guard SystemClock().now < patience else { throw KafkaLogError.noEnd(topic: topic, partition: partition) }
+            guard SystemClock().now < patience else {
+                throw KafkaError("read \(topic) [\(partition)] to its end", code: RD_KAFKA_RESP_ERR__TIMED_OUT)
+            }
         }
     }
 }

@@ -116,6 +116,8 @@ final class SimulatedBrokers {
     /// Whether a decided transaction of the id waits for its marker.
     func isMarking(_ partition: Int, _ id: Int) -> Bool { coordinators[partition][id].markedAt != nil }
 
+    func isOpen(_ partition: Int, _ id: Int) -> Bool { !coordinators[partition][id].records.isEmpty }
+
     /// The first half of `init_transactions`: what is open is aborted, and its holder is fenced.
     func fence(_ partition: Int, _ id: Int) {
         guard !isMarking(partition, id), !coordinators[partition][id].records.isEmpty else { return }

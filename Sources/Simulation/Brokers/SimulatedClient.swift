@@ -148,8 +148,11 @@ final class SimulatedProducer: TransactionalClient, @unchecked Sendable {
         try client.ask(id == 0 ? "init a" : "init b")
         let fate = world.fate("init")
         guard fate != .lost, fate != .refused else { return try giveUp(.timeout) }
-        brokers.fence(partition, id)
-        try awaitMarker(deadline)
+        // While this one waits another may have claimed the id, and have begun: that is fenced, too. (Seed 7004428.)
+        repeat {
+            brokers.fence(partition, id)
+            try awaitMarker(deadline)
+        } while brokers.isOpen(partition, id)
         let claimed = brokers.claim(partition, id)
         if fate != .answered { return try giveUp(.timeout) }
         epoch = claimed

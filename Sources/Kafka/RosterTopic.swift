@@ -32,8 +32,6 @@ import Transactions
 
     /// How long between two beats of one worker.
     private static let interval: Int64 = 100_000
-    /// A beat that comes back later says that the brokers, or this process, stood still.
-    private static let timely: Int64 = 400_000
     /// A scoring loop that has done nothing for so long is no worker any more.
     private static let stuck: Int64 = 30_000_000
     private static let claimPatience: Int64 = 1_000_000
@@ -170,14 +168,14 @@ import Transactions
             return log.debug("a record in the list of workers is none of ours", ["offset": record.offset])
         }
         let given: Int? = locked {
-            var isTimely = true
+            var delay: Int64 = 0
             if notice.worker == worker, notice.kind == .beat, let sent = notice.sentAt {
                 let now = monotonicMicroseconds()
-                isTimely = now - sent < Self.timely && now - heardAt < Self.timely
+                delay = max(now - sent, now - heardAt)
                 (heardAt, heardSent) = (now, sent)
             }
             let before = roster.seat?.slot
-            roster.hear(notice, offset: UInt64(record.offset) + 1, isTimely: isTimely)
+            roster.hear(notice, offset: UInt64(record.offset) + 1, delay: delay)
             condition.broadcast()
             let slot = roster.seat?.slot
             if notice.kind == .claim, notice.worker == worker { claimEnds = 0 }

@@ -54,18 +54,22 @@ package struct Roster: Sendable {
 
     /// After so many beats of ours a holder that has not beaten is silent, and one who was not heard is not there.
     package static let patience = 6
-    /// After our own beats stood still, the brokers' or our own fault, others are given this many beats more.
+    /// A beat of ours that took longer, or came longer after the one before, does not count, microseconds.
+    package static let timely: Int64 = 400_000
+    /// After our own beats stood still for so long, the brokers' or our own fault, others are given this many beats more.
+    package static let outage: Int64 = 1_000_000
     private static let grace = 20
     /// Where our own beats are late for good, as on a machine that has too much to do, so many of them are enough.
     private static let patienceAtAll = 50
 
     package init(worker: String) { me = worker }
 
-    /// A notice of the topic, in its order. `isTimely`: of our own beats, whether it came back as soon as it should.
-    package mutating func hear(_ notice: Notice, offset: UInt64, isTimely: Bool = true) {
+    /// A notice of the topic, in its order. `delay`: of our own beats, how long it took to come back, or came after the one
+    /// before, whichever is longer, microseconds.
+    package mutating func hear(_ notice: Notice, offset: UInt64, delay: Int64 = 0) {
         switch notice.kind {
         case .beat:
-            if notice.worker == me { count(isTimely: isTimely) }
+            if notice.worker == me { count(delay) }
             guard let slot = notice.slot, let epoch = notice.epoch else {
                 waiting[notice.worker] = 0
                 return
@@ -86,11 +90,12 @@ package struct Roster: Sendable {
     }
 
     /// One more beat of our own has come back.
-    private mutating func count(isTimely: Bool) {
+    private mutating func count(_ delay: Int64) {
+        let isTimely = delay < Self.timely
         beats += 1
         steadyBeats = isTimely ? steadyBeats + 1 : 0
         for (slot, holder) in holders where holder.worker != me {
-            holders[slot]?.missed = isTimely ? holder.missed + 1 : -Self.grace
+            holders[slot]?.missed = delay > Self.outage ? -Self.grace : holder.missed + (isTimely ? 1 : 0)
             holders[slot]?.missedAtAll += 1
         }
         for (worker, missed) in waiting where worker != me {

@@ -8,14 +8,14 @@ private struct Workplace {
 
     init(_ workers: String...) { for worker in workers { rosters[worker] = Roster(worker: worker) } }
 
-    mutating func say(_ notice: Roster.Notice, isTimely: Bool = true) {
+    mutating func say(_ notice: Roster.Notice, delay: Int64 = 0) {
         offset += 1
-        for worker in rosters.keys { rosters[worker]?.hear(notice, offset: offset, isTimely: isTimely) }
+        for worker in rosters.keys { rosters[worker]?.hear(notice, offset: offset, delay: delay) }
     }
 
-    mutating func beat(_ worker: String, isTimely: Bool = true) {
+    mutating func beat(_ worker: String, delay: Int64 = 0) {
         let seat = rosters[worker]?.seat
-        say(.init(worker: worker, kind: .beat, slot: seat?.slot, epoch: seat?.epoch), isTimely: isTimely)
+        say(.init(worker: worker, kind: .beat, slot: seat?.slot, epoch: seat?.epoch), delay: delay)
     }
 
     mutating func claim(_ worker: String, _ slot: Int, over epoch: UInt64?) {
@@ -72,7 +72,7 @@ private struct Workplace {
             place.beat("a")
             place.beat("b")
         }
-        place.beat("b", isTimely: false)
+        place.beat("b", delay: 2_000_000)
         for _ in 0..<(Roster.patience * 2) { place.beat("b") }
         #expect(place.rosters["b"]?.freeSlot(of: 1) == nil, "the other has time to come back")
         for _ in 0..<40 { place.beat("b") }
@@ -82,14 +82,25 @@ private struct Workplace {
     /// Whoever is always late, as on a machine that has too much to do, takes a slot all the same.
     @Test func whoIsAlwaysLateWaitsLonger() {
         var place = Workplace("a", "b")
-        for _ in 0..<49 { place.beat("a", isTimely: false) }
+        for _ in 0..<49 { place.beat("a", delay: 2_000_000) }
         #expect(place.rosters["a"]?.freeSlot(of: 1) == nil)
-        place.beat("a", isTimely: false)
+        place.beat("a", delay: 2_000_000)
         #expect(place.rosters["a"]?.freeSlot(of: 1) == 0)
         place.claim("b", 0, over: 0)
-        for _ in 0..<49 { place.beat("a", isTimely: false) }
+        for _ in 0..<49 { place.beat("a", delay: 2_000_000) }
         #expect(place.rosters["a"]?.freeSlot(of: 1) == nil)
-        place.beat("a", isTimely: false)
+        place.beat("a", delay: 2_000_000)
+        #expect(place.rosters["a"]?.freeSlot(of: 1) == 0)
+    }
+
+    /// A beat that is a little late is no outage: it does not count, and takes nothing back.
+    @Test func aLateBeatDoesNotCount() {
+        var place = Workplace("a", "b")
+        place.claim("b", 0, over: 0)
+        for _ in 0..<(Roster.patience - 1) { place.beat("a") }
+        for _ in 0..<5 { place.beat("a", delay: 600_000) }
+        #expect(place.rosters["a"]?.freeSlot(of: 1) == nil)
+        place.beat("a")
         #expect(place.rosters["a"]?.freeSlot(of: 1) == 0)
     }
 

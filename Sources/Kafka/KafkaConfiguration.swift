@@ -72,17 +72,19 @@ package struct KafkaConfiguration: Sendable {
     }
 
     func transactional(id: String) -> [String: String] {
-        var properties = [
+        client(id, batches.merging(["transactional.id": id, "transaction.timeout.ms": "10000"]) { $1 })
+    }
+
+    /// The same without transactions, acknowledged by all replicas in sync.
+    func acknowledged(id: String) -> [String: String] {
+        client(id, batches.merging(["enable.idempotence": "true"]) { $1 })
+    }
+
+    private var batches: [String: String] {
+        [
             "linger.ms": "0", "retry.backoff.ms": "1", "batch.size": "2097152", "batch.num.messages": "10000",
             "message.max.bytes": "8388608", "queue.buffering.max.messages": "100000",
         ]
-        if isTransactional {
-            properties["transactional.id"] = id
-            properties["transaction.timeout.ms"] = "10000"
-        } else {
-            properties["enable.idempotence"] = "true"
-        }
-        return client(id, properties)
     }
 
     /// A beat that could not be sent in a second is none.

@@ -16,7 +16,9 @@ final class PartitionProducer: TransactionalClient, Sendable {
         let hooks = ClientHooks()
         hooks.log = log
         let name = configuration.transactionalIds(partition: partition)[id]
-        producer = try TransactionalProducer(configuration.transactional(id: name), hooks: hooks)
+        producer = try TransactionalProducer(
+            configuration.isTransactional
+                ? configuration.transactional(id: name) : configuration.acknowledged(id: name), hooks: hooks)
     }
 
     func initialize(milliseconds: Int32) throws(KafkaError) {

@@ -146,7 +146,7 @@ let package = Package(
                 "Edge", "Core", "Replicate", "Changes", "Features", "Scoring", "Storage", "Service", "HTTP",
                 "Vectors", "CAllocations",
             ]),
-        suite("SimulationTests", ["Simulation", "Transactions", "Core", "Changes", "Service"]),
+        suite("SimulationTests", ["Simulation", "Transactions", "Core", "Changes", "Edge", "Service"]),
         suite("TidelineTests", ["Tideline", "Changes", "Core", "Features", "HTTP", "Replicate", "Storage"]),
         suite("VectorsTests", ["Vectors", "CFaiss"]),
     ],

@@ -237,7 +237,8 @@ package final class Region: @unchecked Sendable {
         }
         guard let replica = active, replica.lineage == heartbeat.lineage else { return }
         if differing.contains(where: { $0.value >= Self.differencesBorne }), next == nil {
-            log.error("this replica is made anew beside itself", ["copy": copy + 1])
+            // Said once, however many heartbeats pass until there is a snapshot to begin with.
+            if !status.hasDiverged { log.error("this replica is made anew beside itself", ["copy": copy + 1]) }
             current.withLock { $0.hasDiverged = true }
             _ = try begin(heartbeat, copy: copy + 1, now: now)
         }
@@ -255,7 +256,7 @@ package final class Region: @unchecked Sendable {
     private func begin(_ heartbeat: Heartbeat, copy: Int = 0, now: Int64) throws -> Replica? {
         guard bootstrap == nil else { return nil }
         let batches = heartbeat.heads.reduce(0) { $0 + $1.seq }
-        if let place = configuration.snapshots, let source = place.source, batches >= Self.bootstrapBatchesMin,
+        if let place = configuration.snapshots, let source = place.source, batches >= place.bootstrapBatchesMin,
             !FileManager.default.fileExists(atPath: path(of: heartbeat.lineage, copy))
         {
             if let signed = offered(by: source, trusting: place.keys, of: heartbeat) {
@@ -264,8 +265,7 @@ package final class Region: @unchecked Sendable {
                 bootstrap = (
                     heartbeat.lineage, copy, heartbeat.partitions,
                     Bootstrap(
-                        signed, from: source, store: place.store, into: path(of: heartbeat.lineage, copy),
-                        figures: snapshots)
+                        signed, from: source, at: place, into: path(of: heartbeat.lineage, copy), figures: snapshots)
                 )
                 return nil
             }
@@ -279,8 +279,6 @@ package final class Region: @unchecked Sendable {
         return replica
     }
 
-    /// A log of fewer batches is read from the bus as fast as a snapshot would come.
-    private static let bootstrapBatchesMin: UInt64 = 2000
     private static let offerMicroseconds: Int64 = 5_000_000
 
     /// The newest snapshot that this region may begin with.

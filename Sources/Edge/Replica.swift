@@ -80,6 +80,11 @@ final class Replica: @unchecked Sendable {
 
     var positions: [AppliedPosition] { known.withLock { $0.compactMap { $0 } } }
 
+    /// Whether all that a snapshot holds has been applied.
+    func hasReached(_ manifest: SnapshotManifest) -> Bool {
+        zip(frontier, manifest.positions).allSatisfy { ($0?.seq ?? 0) >= $1.seq }
+    }
+
     // MARK: applying
 
     /// Applies one batch that follows what was applied. Returns the next one where it was held already.
@@ -198,37 +203,62 @@ final class Replica: @unchecked Sendable {
 
     private static let heldInARowMax = 200_000
 
-    /// Rows of a tenant that are gone although a segment may hold their vectors.
-    func deletedRows(_ tenant: Int) throws -> [UInt64] {
-        var tenant = pipeline.tenants[tenant]
-        let prefix = tenant.withUTF8 { unsafe EventKey.deletedPrefix(tenant: UnsafeRawBufferPointer($0)) }
-        var places: [UInt64] = []
-        try unsafe StoreIterator(view.store).forEach(prefix: prefix) { key, _ in
-            if key.count == prefix.count + 8 {
-                places.append(
-                    unsafe UInt64(bigEndian: key.loadUnaligned(fromByteOffset: prefix.count, as: UInt64.self)))
+    /// Visits a tenant's rows on disk that a snapshot does not hold, in the order of time.
+    func forEachUnsealed(
+        _ tenant: Int, _ sealed: ReplicaVectors.Sealed, _ visit: (EventKey, EventRow) -> Void
+    ) throws {
+        let prefix = EventKey.prefix(tenant: pipeline.tenants[tenant])
+        try unsafe StoreIterator(view.store).forEach(prefix: prefix) { key, value in
+            if let key = unsafe EventKey(row: key), !sealed.holds(key.place), let row = unsafe EventRow(value) {
+                visit(key, row)
             }
             return true
         }
+    }
+
+    /// Rows of a tenant that are gone although a segment may hold their vectors.
+    func deletedRows(_ tenant: Int) throws -> [UInt64] {
+        var places: [UInt64] = []
+        try unsafe forEachDeletedRow(tenant) { _, place, _ in places.append(place) }
         return places
     }
 
-    /// Forgets deleted rows that no segment holds any more.
-    func forgetDeletedRows() throws {
-        let sealed = vectors.sealed
-        let forgotten = StoreBatch()
-        for (index, name) in pipeline.tenants.enumerated() {
-            let segments = vectors.collection(index).segments
-            for place in try deletedRows(index)
-            where sealed.holds(place) && !segments.contains(where: { $0.segment.find(place) != nil }) {
-                var name = name
-                let key = name.withUTF8 {
-                    unsafe EventKey(time: 0, place: place).deletedRow(tenant: UnsafeRawBufferPointer($0))
+    private func forEachDeletedRow(
+        _ tenant: Int, _ visit: (_ key: UnsafeRawBufferPointer, _ place: UInt64, _ goneSince: UInt64?) -> Void
+    ) throws {
+        var tenant = pipeline.tenants[tenant]
+        let prefix = tenant.withUTF8 { unsafe EventKey.deletedPrefix(tenant: UnsafeRawBufferPointer($0)) }
+        try unsafe StoreIterator(view.store).forEach(prefix: prefix) { key, value in
+            if key.count == prefix.count + 8 {
+                let place = unsafe UInt64(bigEndian: key.loadUnaligned(fromByteOffset: prefix.count, as: UInt64.self))
+                let goneSince =
+                    value.count == 8 ? unsafe UInt64(littleEndian: value.loadUnaligned(as: UInt64.self)) : nil
+                unsafe visit(key, place, goneSince)
+            }
+            return true
+        }
+    }
+
+    /// Forgets deleted rows that no snapshot holds any more to which this region may still go back.
+    ///
+    /// Where no segment holds one first, the snapshot's number is noted; it goes when none older is kept.
+    ///
+    /// - Parameter oldestKept: the number of the oldest snapshot on the disk.
+    func forgetDeletedRows(oldestKept: UInt64) throws {
+        let (sealed, snapshot) = (vectors.sealed, vectors.snapshot)
+        let changes = StoreBatch()
+        for tenant in pipeline.tenants.indices {
+            let segments = vectors.collection(tenant).segments
+            try unsafe forEachDeletedRow(tenant) { key, place, goneSince in
+                guard sealed.holds(place), !segments.contains(where: { $0.segment.find(place) != nil }) else { return }
+                if goneSince == nil {
+                    unsafe changes.put(Array(key), withUnsafeBytes(of: snapshot.littleEndian) { unsafe Array($0) })
+                } else if let goneSince, goneSince <= oldestKept {
+                    unsafe changes.delete(key)
                 }
-                unsafe key.withUnsafeBytes { unsafe forgotten.delete($0) }
             }
         }
-        if forgotten.count > 0 { try view.write(ahead: forgotten) }
+        if changes.count > 0 { try view.write(ahead: changes) }
     }
 
     /// Runs `body` between two batches: what it sees of positions, rows and vectors belongs together.

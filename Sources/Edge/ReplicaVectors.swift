@@ -20,6 +20,8 @@ final class ReplicaVectors: Sendable {
     /// What the segments hold: all rows below these input offsets, by partition.
     struct Sealed: Sendable {
         var offsets: [UInt64] = []
+        /// By partition, the seq up to which rows that were replaced or deleted are not in them.
+        var seqs: [UInt64] = []
 
         /// Where each partition goes on.
         func starts(partitions: Int) -> [UInt64] { (0..<partitions).map { $0 < offsets.count ? offsets[$0] : 0 } }
@@ -27,6 +29,11 @@ final class ReplicaVectors: Sendable {
         func holds(_ place: UInt64) -> Bool {
             let partition = Int(place >> 52)
             return partition < offsets.count && place & EventKey.offsetMask < offsets[partition]
+        }
+
+        /// Whether this holds less than `other` of some partition.
+        func isBehind(_ other: Sealed) -> Bool {
+            zip(starts(partitions: other.offsets.count), other.offsets).contains { $0 < $1 }
         }
     }
 
@@ -93,17 +100,27 @@ final class ReplicaVectors: Sendable {
 
     func put(_ record: EventRecord, _ vector: UnsafeRawBufferPointer, partition: Int, tenant: Int) {
         guard vector.count > 0, record.eventTime >= oldestKept else { return }
-        let key = EventKey(time: record.eventTime, partition: partition, offset: record.inputOffset)
+        let row = tailRow(of: record, partition: partition, tenant: tenant)
         // What no segment holds need not be looked for there. What one holds is sent again to a region that came back with an
         // older view: rows never change.
-        let isNew = !parts.withLock { $0.sealed.holds(key.place) }
-        if !isNew, shelves[tenant].collection.isSealed(key.place) { return }
-        let row = VectorRow(
+        let isNew = !parts.withLock { $0.sealed.holds(row.id) }
+        if !isNew, shelves[tenant].collection.isSealed(row.id) { return }
+        _ = unsafe Self.withFloats(vector) { unsafe shelves[tenant].put(row, $0, isNew: isNew) }
+    }
+
+    private func tailRow(of record: EventRecord, partition: Int, tenant: Int) -> VectorRow {
+        let key = EventKey(time: record.eventTime, partition: partition, offset: record.inputOffset)
+        return VectorRow(
             id: key.place, time: record.eventTime, score: record.score, flags: record.flags.rawValue,
             tenant: UInt32(tenant), entity: entity(of: record), label: Self.label(flagged: record.flags))
-        unsafe withUnsafeTemporaryAllocation(of: Float.self, capacity: vector.count / 4) { floats in
-            unsafe UnsafeMutableRawBufferPointer(floats).copyMemory(from: vector)
-            _ = unsafe shelves[tenant].put(row, UnsafeBufferPointer(floats), isNew: isNew)
+    }
+
+    private static func withFloats<Result>(
+        _ bytes: UnsafeRawBufferPointer, _ body: (UnsafeBufferPointer<Float>) -> Result
+    ) -> Result {
+        unsafe withUnsafeTemporaryAllocation(of: Float.self, capacity: bytes.count / 4) { floats in
+            unsafe UnsafeMutableRawBufferPointer(floats).copyMemory(from: bytes)
+            return unsafe body(UnsafeBufferPointer(floats))
         }
     }
 
@@ -143,14 +160,22 @@ final class ReplicaVectors: Sendable {
     /// Puts a snapshot's segments in place of those of the one before, while writing and searching go on. One thread alone
     /// installs.
     ///
+    /// One that holds less than the one before loses nothing: where a sealer begins anew, what it has not sealed again stays
+    /// in the segments that there are; where an operator goes back, it comes from the rows on disk into the tail, since
+    /// nobody trusts those segments.
+    ///
     /// - Parameters:
     ///   - segments: by tenant, the oldest first.
     ///   - deleted: rows of a tenant that are gone although a segment may hold them; asked for when it is time.
+    ///   - unsealed: visits a tenant's rows on disk that a snapshot does not hold.
     func install(
-        _ segments: [[Part]], snapshot: UInt64, sealed: Sealed, deleted: (_ tenant: Int) throws -> [UInt64]
+        _ segments: [[Part]], snapshot: UInt64, sealed: Sealed, deleted: (_ tenant: Int) throws -> [UInt64],
+        unsealed: (_ tenant: Int, Sealed, _ visit: (EventKey, EventRow) -> Void) throws -> Void
     ) rethrows {
-        let before = shipped
-        var own = parts.withLock { $0.own }
+        let formerly = parts.withLock { $0 }
+        let before = formerly.shipped
+        var own = formerly.own
+        let holdsLess = sealed.isBehind(formerly.sealed)
         for tenant in shelves.indices {
             let known = Set(before[tenant].map(\.file))
             try shelves[tenant].replace { old in
@@ -165,7 +190,22 @@ final class ReplicaVectors: Sendable {
                 func isTakenOver(_ id: UInt64) -> Bool { sealed.holds(id) && shipped.isSealed(id) }
                 own[tenant] = own[tenant].map { part in
                     Part(file: part.file, live: part.live.ending(where: isTakenOver))
-                }.filter { $0.live.count > 0 }
+                }
+                if holdsLess, snapshot > formerly.snapshot {
+                    let kept = Set(segments[tenant].map(\.file))
+                    own[tenant] += before[tenant].filter { !kept.contains($0.file) }.map { part in
+                        Part(file: "", live: part.live.ending(where: isTakenOver))
+                    }
+                }
+                own[tenant].removeAll { $0.live.count == 0 }
+                if holdsLess, snapshot < formerly.snapshot {
+                    let sealedHere = VectorCollection(live: own[tenant].map(\.live), tail: tail)
+                    try unsealed(tenant, sealed) { key, row in
+                        guard !sealedHere.isSealed(key.place), unsafe row.vector.count == dimensions * 4 else { return }
+                        let described = tailRow(of: row.record, partition: Int(key.place >> 52), tenant: tenant)
+                        _ = unsafe Self.withFloats(row.vector) { unsafe tail.put(described, $0) }
+                    }
+                }
                 unsafe old.tail.contents.forEach { row, vector in
                     if !isTakenOver(row.id) { unsafe tail.put(row, vector) }
                 }

@@ -17,6 +17,21 @@ final class KafkaCluster: Cluster {
     var lineage: Lineage { stored.lineage }
     var partitions: Int { stored.partitions }
 
+    /// Opens it, and opens it again where the brokers are away for a moment, as in a rolling restart: a core that answered
+    /// to that by its end would be started again and again.
+    static func open(_ configuration: KafkaConfiguration, log: Log, patienceSeconds: Double = 30) throws -> KafkaCluster
+    {
+        let deadline = Date(timeIntervalSinceNow: patienceSeconds)
+        while true {
+            do { return try KafkaCluster(configuration, log: log) } catch let error as KafkaError
+                where error.isRetriable && Date() < deadline
+            {
+                log.warning("kafka: waiting for the brokers", ["because": error.description])
+                Thread.sleep(forTimeInterval: 0.5)
+            }
+        }
+    }
+
     /// Fails where the topics are not there.
     init(_ configuration: KafkaConfiguration, log: Log) throws {
         self.configuration = configuration

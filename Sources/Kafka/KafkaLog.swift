@@ -34,7 +34,7 @@ package final class KafkaLog: IngestLog, @unchecked Sendable {
         log: Log, clock: any WallClock = SystemClock()
     ) throws {
         self.log = log
-        cluster = try KafkaCluster(configuration, log: log)
+        cluster = try KafkaCluster.open(configuration, log: log)
         ingest = try KafkaIngest(configuration, log: log)
         var settings = TransactionalLog<KafkaCluster>.Configuration()
         settings.commitIntervalMicroseconds = configuration.commitIntervalMicroseconds

@@ -37,7 +37,8 @@ struct EventSource {
         let amount = random.below(1000)
         eventTime = max(eventTime + 1, now)
         let text =
-            "{\"id\":\"e\(id)\",\"t\":\(eventTime),\"c\":\"c\(customer)\",\"m\":\"m\(terminal)\",\"amount\":\(amount)}"
+            "{\"id\":\"e\(id)\",\"t\":\(eventTime),\"c\":\"c\(customer)\",\"m\":\"m\(terminal)\",\"amount\":\(amount),"
+            + "\"v\":[\(1 + amount % 16),\(terminal)]}"
         return (
             customer % partitions, Array(text.utf8),
             .event(id: id, customer: customer, terminal: terminal, amount: amount)
@@ -52,6 +53,7 @@ struct EventSource {
           customer: { path: c }
           terminal: { path: m, shared: true }
         fields: { amount: { type: number, required: true } }
+        embedding: { field: v, dimension: 2, metric: l2 }
         features:
           - value: amount
           - windows: { entity: customer, of: amount, over: [30d], compute: [count, sum] }

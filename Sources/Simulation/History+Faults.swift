@@ -4,9 +4,9 @@ import Core
 /// What goes wrong between two steps, and how processes start again.
 extension History {
     func injectFault() {
-        let kind = random.below(20)
+        let kind = random.below(24)
         // Where nobody is left to suffer it: let time pass.
-        guard kind < 19, !workers.isEmpty, !regions.isEmpty else { return leap() }
+        guard kind < 23, !workers.isEmpty, !regions.isEmpty else { return leap() }
         let worker = workers[random.below(workers.count)]
         let region = regions[random.below(regions.count)]
         switch kind {
@@ -23,6 +23,10 @@ extension History {
         case 15: cut(region)
         case 16: cutBus(worker)
         case 17: cutStandby()
+        case 18: if let sealer { crash(sealer) }
+        case 19: if let sealer { cut(sealer) }
+        case 20: if let sealer { jump(sealer.clock) }
+        case 21: pin(region)
         default: retain()
         }
     }
@@ -33,11 +37,12 @@ extension History {
     private func crash(_ worker: SimulatedWorker) {
         note("crash", worker.slot, worker.client.incarnation)
         worker.client.isDead = true
-        if !worker.isBusy { bury(worker) }
+        if worker.isAtRest { bury(worker) }
     }
 
     /// A dead process goes. Its slot is started again, unless another has it by now.
     func bury(_ worker: SimulatedWorker) {
+        worker.client.besides = []
         workers.removeAll { $0 === worker }
         guard !workers.contains(where: { $0.slot == worker.slot }), worker.slot < slots,
             !restarts.contains(where: { $0.slot == worker.slot })
@@ -92,15 +97,29 @@ extension History {
 
     private func crash(_ region: SimulatedRegion) {
         note("region crashes", regions.count, 0)
+        region.life.isDead = true
+        if !region.life.isBusy { bury(region) }
+    }
+
+    func bury(_ region: SimulatedRegion) {
         regions.removeAll { $0 === region }
         bus.remove(region.bus)
-        var next = region.folder
-        if random.oneIn(3) {
-            incarnations += 1
-            next = "\(folder)/\(region.name)-\(incarnations)"
-            if random.oneIn(2) { try? FileManager.default.copyItem(atPath: region.folder, toPath: next) }
-        }
+        incarnations += 1
+        let next = folderAfterCrash(region.folder, "\(folder)/\(region.name)-\(incarnations)")
         regionRestarts.append((region.name, time.now + random.time(3_000_000), next))
+    }
+
+    /// Mostly the same folder; or what was in its files; or nothing.
+    func folderAfterCrash(_ path: String, _ other: String) -> String {
+        guard random.oneIn(3) else { return path }
+        if random.oneIn(2) { try? FileManager.default.copyItem(atPath: path, toPath: other) }
+        return other
+    }
+
+    private func cut(_ sealer: SimulatedSealer) {
+        note("sealer cut from the bus", 0, 0)
+        sealer.bus.isCut = true
+        mendLater(sealer.bus)
     }
 
     private func cut(_ region: SimulatedRegion) {
@@ -151,6 +170,7 @@ extension History {
         // What starts may let others start meanwhile: each is taken when its turn comes.
         while let restart = restarts.first(where: { $0.at <= now }) { start(restart.slot, restart.folder) }
         while let restart = regionRestarts.first(where: { $0.at <= now }) { startRegion(restart.name, restart.folder) }
+        startSealer()
     }
 
     private func start(_ slot: Int, _ path: String) {
@@ -172,9 +192,11 @@ extension History {
     private func startRegion(_ name: String, _ path: String) {
         regionRestarts.removeAll { $0.name == name }
         do {
-            regions.append(
-                try SimulatedRegion(
-                    name: name, folder: path, bus: bus, clock: SimulatedClock(time), pipeline: pipeline))
+            let region = try SimulatedRegion(
+                name: name, folder: path, key: key, bus: bus, clock: SimulatedClock(time), pipeline: pipeline,
+                variant: configuration.snapshotVariant, world: self)
+            if isCalm { unpin(region.store) }
+            regions.append(region)
         } catch { oracle.find("region \(name) does not start: \(error)") }
     }
 }

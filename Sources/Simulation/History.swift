@@ -1,6 +1,7 @@
 import Foundation
 import Changes
 import Core
+import Edge
 import Features
 import Replicate
 import Service
@@ -14,6 +15,7 @@ final class History: Interleaving {
     struct Configuration: Sendable {
         var events = 1000
         var variant = ProtocolVariant.sound
+        var snapshotVariant = SnapshotVariant.sound
         var traces = false
     }
 
@@ -34,6 +36,10 @@ final class History: Interleaving {
     var restarts: [(slot: Int, at: Int64, folder: String)] = []
     var regions: [SimulatedRegion] = []
     var regionRestarts: [(name: String, at: Int64, folder: String)] = []
+    /// `nil` while it is down: then it starts again at `sealerRestart`.
+    var sealer: SimulatedSealer?
+    var sealerRestart: (at: Int64, folder: String)?
+    let key: SigningKey
     private var standby: Relay
     let standbyPublisher: SimulatedBus.Publisher
     private var source = EventSource()
@@ -50,8 +56,9 @@ final class History: Interleaving {
     var mends: [(at: Int64, mend: () -> Void)] = []
     private var hash: UInt64 = 0xCBF2_9CE4_8422_2325
 
-    init(seed: UInt64, folder: String, pipeline: Pipeline, _ configuration: Configuration) throws {
+    init(seed: UInt64, folder: String, pipeline: Pipeline, key: SigningKey, _ configuration: Configuration) throws {
         self.seed = seed
+        self.key = key
         self.folder = folder
         self.pipeline = pipeline
         self.configuration = configuration
@@ -75,6 +82,7 @@ final class History: Interleaving {
         brokers.onReadable = { [unowned self] partition, seq in oracle.readable(partition, seq, now: time.now) }
         for slot in 0..<slots { restarts.append((slot, time.now, "\(folder)/core-\(slot)")) }
         for index in 0...random.below(2) { regionRestarts.append(("r\(index)", time.now, "\(folder)/r\(index)")) }
+        sealerRestart = (time.now, "\(folder)/sealer")
     }
 
     struct Outcome: Sendable {
@@ -124,10 +132,13 @@ final class History: Interleaving {
         let choice = random.below(100)
         switch choice {
         case 0..<4 where sent < configuration.events: send()
-        case 0..<48: if let worker = pick(workers, where: isReady) { run(worker) }
+        case 0..<44: if let worker = pick(workers, where: isReady) { run(worker) }
+        case 44..<48: if let worker = pick(workers, where: isReady) { runBeside(worker) }
         case 48..<64: if let worker = pick(workers, where: isReady) { relay(worker) }
         case 64..<66: if random.oneIn(3) { relay(standby) }
-        default: if let region = pick(regions, where: { _ in true }) { follow(region) }
+        case 66..<69: if let region = pick(regions, where: { !$0.life.isBusy }) { takeSnapshots(region) }
+        case 69..<73: if let sealer, !sealer.life.isBusy { run(sealer, seals: random.oneIn(4)) }
+        default: if let region = pick(regions, where: { !$0.life.isBusy }) { follow(region) }
         }
     }
 
@@ -180,7 +191,17 @@ final class History: Interleaving {
         for (partition, position) in worker.figures.current.positions {
             oracle.check(view: "core \(worker.slot)", partition, seq: position.seq, digest: position.digest)
         }
-        if worker.client.isDead { bury(worker) }
+        if worker.client.isDead, worker.isAtRest { bury(worker) }
+    }
+
+    /// What the process does on other threads, its loop goes on meanwhile.
+    private func runBeside(_ worker: SimulatedWorker) {
+        guard !worker.client.besides.isEmpty else { return }
+        let body = worker.client.besides.removeFirst()
+        worker.besidesBegun += 1
+        body()
+        worker.besidesBegun -= 1
+        if worker.client.isDead, worker.isAtRest { bury(worker) }
     }
 
     /// A process ends when its loop does. Only what the brokers or its disk did to it may end it.
@@ -195,11 +216,11 @@ final class History: Interleaving {
     private func relay(_ worker: SimulatedWorker) {
         // A process that stands still, stands still whole.
         worker.isBusy = true
-        defer { worker.isBusy = false }
         do { _ = try worker.relay.step() } catch {
             if !(error is SimulatedFailure) { oracle.find("the relay of core \(worker.slot) failed: \(error)") }
         }
-        if worker.client.isDead { bury(worker) }
+        worker.isBusy = false
+        if worker.client.isDead, worker.isAtRest { bury(worker) }
     }
 
     private func relay(_ relay: Relay) {
@@ -212,12 +233,14 @@ final class History: Interleaving {
             while try region.region.step(waitMicroseconds: 0) {}
         } catch { oracle.find("region \(region.name) ended: \(error)") }
         region.check(oracle, partitions: partitions, now: time.now)
+        if random.oneIn(40) { count(region.region, region.name) }
         fold(region.region.positions.reduce(0) { $0 &* 31 &+ $1.seq })
     }
 
     // MARK: in the middle of a call
 
     var now: Int64 { time.now }
+    var runsBeside: Bool { true }
 
     func pass(_ client: SimulatedClient, _ step: StaticString) throws(SimulatedFailure) {
         guard !client.isDead else { throw SimulatedFailure(.dead) }
@@ -297,24 +320,38 @@ final class History: Interleaving {
         for mend in mends { mend.mend() }
         mends = []
         for worker in workers { worker.pausedUntil = 0 }
+        for region in regions { unpin(region.store) }
         note("calm", 0, 0)
     }
 
     private var hasConverged: Bool {
-        guard steps % 16 == 0, oracle.isComplete, restarts.isEmpty, regionRestarts.isEmpty else { return false }
-        return regions.allSatisfy { region in
-            region.state == .fresh
-                && region.region.positions.count == partitions
-                && region.region.positions.enumerated().allSatisfy { $1.seq == oracle.head($0) }
+        guard steps % 16 == 0, oracle.isComplete, restarts.isEmpty, regionRestarts.isEmpty, let sealer else {
+            return false
         }
+        let isAtEnd = regions.allSatisfy { region in
+            region.state == .fresh && !region.life.isBusy && hasAll(region.region)
+        }
+        guard isAtEnd, !sealer.life.isBusy, hasAll(sealer.region) else { return false }
+        let newest = (try? sealer.store.current)?.manifest.number ?? 0
+        guard regions.allSatisfy({ $0.region.census?.snapshot ?? 0 >= newest }) else { return false }
+        for region in regions { count(region.region, region.name) }
+        return true
+    }
+
+    private func hasAll(_ region: Region) -> Bool {
+        region.positions.count == partitions
+            && region.positions.enumerated().allSatisfy { $1.seq == oracle.head($0) }
     }
 
     private var unfinished: String {
         let states = regions.map { region in
             "\(region.name) \(region.state) at "
-                + "\(region.region.positions.map { Int($0.seq) }) of \((0..<partitions).map { Int(oracle.head($0)) })"
+                + "\(region.region.positions.map { Int($0.seq) }) of \((0..<partitions).map { Int(oracle.head($0)) }) "
+                + "with snapshot \(region.region.census?.snapshot ?? 0)"
         }
-        return "positions \(oracle.waiting), \(workers.count) cores, \(states.joined(separator: ", "))"
+        let newest = sealer.flatMap { try? $0.store.current }?.manifest.number ?? 0
+        return "positions \(oracle.waiting), \(workers.count) cores, \(states.joined(separator: ", ")); "
+            + "the sealer's snapshot is \(newest)"
     }
 
     // MARK: the trace

@@ -1,4 +1,5 @@
 import Changes
+import Edge
 
 /// A dictionary model of what the log must hold: it reads each batch the moment that its transaction is decided.
 ///
@@ -22,6 +23,8 @@ final class Oracle {
         /// When each id was scored last, and how many were before it.
         var scored: [Int: (at: Int64, number: Int)] = [:]
         var scoredCount = 0
+        /// What was scored, by the order of the log.
+        var rows: [(seq: UInt64, offset: UInt64, id: Int)] = []
     }
 
     private static let window = Int64(EventSource.duplicateSeconds) * 1_000_000
@@ -67,6 +70,25 @@ final class Oracle {
         }
         if let digest, partitions[partition].digests[Int(seq)] != digest {
             find("\(view) differs from the log in partition \(partition) at \(seq)")
+        }
+    }
+
+    /// A region finds each scored event that it has applied, once, and nothing else: of an id the newest.
+    func check(_ census: RowCensus, of region: String) {
+        guard violation == nil, census.hasReachedSnapshot else { return }
+        for (partition, position) in census.positions.enumerated() {
+            let seq = position?.seq ?? 0
+            var newest: [Int: UInt64] = [:]
+            for row in partitions[partition].rows where row.seq <= seq { newest[row.id] = row.offset }
+            let due = newest.values.sorted()
+            let found = census.offsets[partition]
+            guard found != due else { continue }
+            let missing = Set(due).subtracting(found).sorted()
+            let wrong = Set(found).subtracting(due).sorted()
+            let twice = Set(found.indices.dropFirst().filter { found[$0] == found[$0 - 1] }.map { found[$0] }).sorted()
+            return find(
+                "region \(region) finds other rows of partition \(partition) at \(seq), with snapshot "
+                    + "\(census.snapshot): missing \(missing), wrong \(wrong), twice \(twice)")
         }
     }
 
@@ -131,6 +153,11 @@ final class Oracle {
         for (row, due) in zip(found, expected.rows) where row.features != due.features {
             throw Violation(
                 "\(name) has features \(row.features) at offset \(row.offset), where \(due.features) were due")
+        }
+        for row in found {
+            if case .event(let id, _, _, _) = partitions[partition].sent[Int(row.offset)] {
+                partitions[partition].rows.append((header.seq, row.offset, id))
+            }
         }
         scored += found.count
         duplicates += expected.duplicates

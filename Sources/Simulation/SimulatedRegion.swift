@@ -1,9 +1,10 @@
 import Foundation
 import Edge
 import Features
+import Replicate
 import Service
 
-/// One region's process: its replica follows the simulated bus.
+/// One region's process: its replica follows the simulated bus, and takes the sealer's snapshots.
 final class SimulatedRegion {
     let name: String
     let region: Region
@@ -11,18 +12,63 @@ final class SimulatedRegion {
     let clock: SimulatedClock
     private let steady: SteadyClock
     let folder: String
+    let store: SnapshotStore
+    let source: SimulatedSnapshotSource
+    let follower: SnapshotFollower
+    let life: Life
+    private let waiting: Waiting
 
-    init(name: String, folder: String, bus: SimulatedBus, clock: SimulatedClock, pipeline: Pipeline)
-        throws
-    {
+    /// What runs beside the applier in production, and here in a step of its own.
+    ///
+    /// `@unchecked Sendable`: a history runs in one thread.
+    private final class Waiting: @unchecked Sendable {
+        var work: [@Sendable () -> Void] = []
+    }
+
+    init(
+        name: String, folder: String, key: SigningKey, bus: SimulatedBus, clock: SimulatedClock, pipeline: Pipeline,
+        variant: SnapshotVariant, world: any SnapshotWorld
+    ) throws {
         self.name = name
         self.folder = folder
         self.clock = clock
+        let (life, waiting) = (Life(world), Waiting())
+        self.life = life
+        self.waiting = waiting
         steady = SteadyClock(clock)
         self.bus = bus.makeSubscriber()
+        store = try SnapshotStore(
+            path: folder + "/snapshots", trusting: key.trusted, holding: .segments, mode: .writing,
+            interrupt: { _ in try life.publishes() })
+        source = SimulatedSnapshotSource(world, into: store, trusting: key.trusted, bus: self.bus, life: life)
+        var place = SnapshotPlace(store: store, source: source, keys: key.trusted)
+        place.limits.attemptsMax = 2
+        place.limits.backoffMilliseconds = 0
+        place.bootstrapBatchesMin = 20
+        place.beside = { waiting.work.append($0) }
+        var configuration = Region.Configuration(name: name, path: folder)
+        configuration.snapshots = place
+        let quiet = Log(role: name, minimum: .error)
         region = try Region(
-            .init(name: name, path: folder), pipeline: pipeline, model: nil, bus: self.bus,
-            log: Log(role: name, minimum: .error), clock: steady)
+            configuration, pipeline: pipeline, model: nil, bus: self.bus, log: quiet, clock: steady)
+        var following = SnapshotFollower.Configuration()
+        following.limits = place.limits
+        following.keep = 2
+        following.ownRows = 60
+        following.ownAfterMicroseconds = 40_000_000
+        following.variant = variant
+        follower = SnapshotFollower(
+            region, store: store, source: source, trusting: key.trusted, configuration: following, log: quiet,
+            clock: steady)
+    }
+
+    /// Begins with a snapshot, where that is due, or does what the follower has to do. Returns whether anything was.
+    func proceedWithSnapshots() -> Bool {
+        guard waiting.work.isEmpty else {
+            waiting.work.removeFirst()()
+            return true
+        }
+        return follower.step()
     }
 
     var state: RegionState { region.status.state(now: steady.now) }

@@ -20,8 +20,12 @@ final class SimulatedWorker {
     let relay: Relay
     private let view: View
     private let disk: SimulatedDisk
-    /// It stands in the middle of a step, while others run.
+    /// Its loop or its relay stands in the middle of a step, while others run.
     var isBusy = false
+    /// So many takeovers and looks at the brokers stand in the middle of a call.
+    var besidesBegun = 0
+    /// Nothing of it is on the stack.
+    var isAtRest: Bool { !isBusy && besidesBegun == 0 }
     /// It does nothing until then: stopped by its machine, not dead.
     var pausedUntil: Int64 = 0
 

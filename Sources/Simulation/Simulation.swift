@@ -1,6 +1,8 @@
 import Foundation
 import Core
+import Edge
 import Features
+import Replicate
 
 /// Runs histories, one after another, until one shows a violation, or enough have been run.
 package struct Simulation {
@@ -21,12 +23,18 @@ package struct Simulation {
     private let pipeline: Pipeline
     private let events: Int
     private let variant: ProtocolVariant
+    private let snapshotVariant: SnapshotVariant
+    private let key: SigningKey
     private let root: String
 
-    /// `events`: how many reach the brokers in a history. `variant`: the rule to break.
-    package init(events: Int = 1000, variant: ProtocolVariant = .sound) throws {
+    /// `events`: how many reach the brokers in a history. `variant`, `snapshotVariant`: the rule to break.
+    package init(
+        events: Int = 1000, variant: ProtocolVariant = .sound, snapshotVariant: SnapshotVariant = .sound
+    ) throws {
         self.events = events
         self.variant = variant
+        self.snapshotVariant = snapshotVariant
+        key = try SigningKey()
         pipeline = try Pipeline(text: EventSource.pipeline, file: "simulated.yaml")
         // In memory where the machine has a file system for that: the stores are real.
         let memory = "/dev/shm"
@@ -41,8 +49,9 @@ package struct Simulation {
         var configuration = History.Configuration()
         configuration.events = events
         configuration.variant = variant
+        configuration.snapshotVariant = snapshotVariant
         configuration.traces = traces
-        let outcome = try History(seed: seed, folder: root, pipeline: pipeline, configuration).run()
+        let outcome = try History(seed: seed, folder: root, pipeline: pipeline, key: key, configuration).run()
         return Outcome(
             seed: outcome.seed, violation: outcome.violation, events: outcome.events, steps: outcome.steps,
             scored: outcome.scored, duplicates: outcome.duplicates, deadLetters: outcome.deadLetters,

@@ -115,8 +115,12 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
 
     private func change() throws -> LogStep? {
         if let given = lock.withLock({ givenSlot.take() }) {
+            // What we have by another slot goes first: a worker is in the group once.
+            let wasSeated = group != nil
+            if wasSeated { leaveAll() }
             slot = given
             group = try cluster.join(slot: given)
+            if wasSeated { return .revoked(partition: nil) }
         }
         guard let group else { return nil }
         if let partition = lock.withLock({ retakes.popLast() }) {
@@ -142,9 +146,7 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
     /// A worker whose session ended while the brokers were away is fenced by its own former self: it joins anew. One whose
     /// slot another worker has claimed stands by, or ends.
     private func rejoin(_ error: any Error) throws -> LogStep? {
-        for partition in 0..<partitions { giveUp(partition) }
-        lock.withLock { retakes.removeAll() }
-        group = nil
+        leaveAll()
         guard let slot else { return .revoked(partition: nil) }
         if cluster.isTaken(slot: slot) {
             log.warning("the slot was taken by another worker", ["slot": slot, "because": "\(error)"])
@@ -155,6 +157,12 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
         log.warning("joining the group anew", ["because": "\(error)"])
         group = try cluster.join(slot: slot)
         return .revoked(partition: nil)
+    }
+
+    private func leaveAll() {
+        for partition in 0..<partitions { giveUp(partition) }
+        lock.withLock { retakes.removeAll() }
+        group = nil
     }
 
     /// What is read of a partition, and from when on. Whoever commits may lose the partition meanwhile.
@@ -208,6 +216,13 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
     ) throws -> UInt64 {
         // After an abort reading goes back to where it was: the input had that.
         guard place.beganAt == 0 else { return max(offset, place.beganFrom) }
+        if offset > place.inputBounds.high {
+            // They are as old as the takeover. This process may have stood still since, another may have scored what came, and
+            // our view may have followed it: the next commit is fenced, and nothing is wrong with the input.
+            place.inputBounds = try Patience(cluster, log).with("input's ends", partition) {
+                try cluster.inputBounds(of: partition)
+            }
+        }
         let (low, high) = place.inputBounds
         var start = offset
         if offset == 0, lock.withLock({ heads[partition] }) == 0 {
@@ -272,7 +287,7 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
             place.inputBounds = try patience.with("input's ends", partition) {
                 try cluster.inputBounds(of: partition)
             }
-            place.reported = try group?.reported(partition)
+            place.reported = try patience.with("group's position", partition) { try group?.reported(partition) }
             return .init(partition: partition, place: place, end: end)
         }
     }

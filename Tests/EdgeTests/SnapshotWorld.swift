@@ -27,6 +27,7 @@ final class SnapshotWorld {
     let store: SnapshotStore
     let sealerRegion: Region
     let sealer: Sealer
+    private var sealing = Sealer.Configuration()
     /// What must be found: each id's newest vector and time.
     var model: [String: (vector: [Float], time: Int64)] = [:]
     private var random = Seeded(7)
@@ -53,12 +54,28 @@ final class SnapshotWorld {
         key = try SigningKey()
         store = try SnapshotStore(path: folder + "/sealer/snapshots", trusting: key.trusted)
         sealerRegion = try Self.region("sealer", folder, pipeline, bus, clock, store: store, source: nil, key: key)
-        var configuration = Sealer.Configuration()
-        configuration.rows = sealRows
-        configuration.fanOut = fanOut
-        sealer = try Sealer(
-            sealerRegion, store: store, key: key, configuration: configuration,
-            log: Log(role: "sealer", minimum: .error), clock: clock, announce: { _ in })
+        sealing.rows = sealRows
+        sealing.fanOut = fanOut
+        sealer = try Self.sealer(sealerRegion, store, key, sealing, clock)
+    }
+
+    private static func sealer(
+        _ region: Region, _ store: SnapshotStore, _ key: SigningKey, _ sealing: Sealer.Configuration,
+        _ clock: ManualClock
+    ) throws -> Sealer {
+        try Sealer(
+            region, store: store, key: key, configuration: sealing, log: Log(role: "sealer", minimum: .error),
+            clock: clock, announce: { _ in })
+    }
+
+    /// Another process over the sealer's files.
+    func restartedSealer() throws -> Sealer { try Self.sealer(sealerRegion, store, key, sealing, clock) }
+
+    /// A sealer with a folder of its own, and nothing in it.
+    func newSealer() throws -> (region: Region, store: SnapshotStore, sealer: Sealer) {
+        let store = try SnapshotStore(path: folder + "/sealer-2/snapshots", trusting: key.trusted)
+        let region = try Self.region("sealer-2", folder, pipeline, bus, clock, store: store, source: nil, key: key)
+        return (region, store, try Self.sealer(region, store, key, sealing, clock))
     }
 
     deinit { try? FileManager.default.removeItem(atPath: folder) }
@@ -68,7 +85,7 @@ final class SnapshotWorld {
         store: SnapshotStore, source: (any SnapshotSource)?, key: SigningKey
     ) throws -> Region {
         var configuration = Region.Configuration(name: name, path: "\(folder)/\(name)")
-        configuration.isSealer = name == "sealer"
+        configuration.isSealer = name.hasPrefix("sealer")
         configuration.snapshots = SnapshotPlace(store: store, source: source, keys: key.trusted)
         return try Region(
             configuration, pipeline: pipeline, model: nil, bus: bus.makeSubscriber(),

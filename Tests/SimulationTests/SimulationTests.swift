@@ -1,4 +1,5 @@
 import Core
+import Edge
 import Service
 import Simulation
 import Synchronization
@@ -37,7 +38,19 @@ import Testing
         #expect(try Simulation(events: 1000).run(seed: seed).violation == nil)
     }
 
-    @Test func everyBrokenRuleIsTried() { #expect(ProtocolVariant.planted.count == 8) }
+    @Test(
+        arguments: [
+            (.installsEarly, 1), (.forgetsDeleted, 1), (.sealedToFrontier, 1),
+        ] as [(SnapshotVariant, UInt64)])
+    func aBrokenRuleOfSnapshotsIsNoticed(_ variant: SnapshotVariant, _ seed: UInt64) throws {
+        let broken = try Simulation(events: 1000, snapshotVariant: variant).run(seed: seed)
+        #expect(broken.violation != nil, "\(variant.rawValue) with seed \(seed)")
+        #expect(try Simulation(events: 1000).run(seed: seed).violation == nil)
+    }
+
+    @Test func everyBrokenRuleIsTried() {
+        #expect(ProtocolVariant.planted.count == 8 && SnapshotVariant.planted.count == 3)
+    }
 }
 
 @Suite struct SteadyClockTests {

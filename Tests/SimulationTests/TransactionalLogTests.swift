@@ -19,6 +19,7 @@ private final class Script: Interleaving {
     init(_ time: SimulatedClock.Time) { self.time = time }
 
     var now: Int64 { time.now }
+    var runsBeside: Bool { false }
     var lateness: Int64 { 1_000_000 }
 
     func pass(_ client: SimulatedClient, _ step: StaticString) throws(SimulatedFailure) { advance(1000) }
@@ -121,5 +122,32 @@ private final class Script: Interleaving {
         brokers.advance()
         _ = try log.next(into: batch, waitMicroseconds: 0)
         #expect(log.vouchedEnd(of: 0) == nil && log.changelogEnd(of: 0) == nil)
+    }
+
+    /// Between a takeover and its first look at the input a worker stands still, and another scores what came: the view has
+    /// followed that, and the input is not cut. (`Tests/kafka-fire`, seed 20261129: the partition stood still for good.)
+    @Test func whatAnotherScoredSinceATakeoverIsInTheInput() throws {
+        let (log, other) = (try log(slot: 0), try log(slot: 1))
+        try log.takeOver(partition: 0)
+        for _ in 0..<3 { brokers.append(0, Array("{}".utf8)) }
+        try other.takeOver(partition: 0)
+        #expect(try commit(other, seq: 1, "theirs") == .committed)
+        try log.seek(partition: 0, to: 3)
+        #expect(log.halted.isEmpty)
+        #expect(try commit(log, seq: 1, "ours") == .lost)
+        try other.seek(partition: 0, to: 4)
+        #expect(other.halted.keys.sorted() == [0], "beyond the input's end as it is now")
+    }
+
+    /// A worker that is given another slot gives up what it has by the one before.
+    @Test func anotherSlotBeginsWithNothing() throws {
+        let log = try log(slot: 0)
+        try log.takeOver(partition: 0)
+        #expect(try commit(log, seq: 1, "first") == .committed)
+        log.sit(in: 1)
+        let batch = EventBatch(eventsMax: 8)
+        #expect(try log.next(into: batch, waitMicroseconds: 0) == .revoked(partition: nil))
+        #expect(log.changelogEnd(of: 0) == nil)
+        #expect(try commit(log, seq: 2, "second") == .lost)
     }
 }

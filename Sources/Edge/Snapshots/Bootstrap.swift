@@ -9,6 +9,11 @@ package struct SnapshotPlace: Sendable {
     /// `nil`: only what the store holds is loaded, at the start.
     package var source: (any SnapshotSource)?
     package var keys: TrustedKeys
+    package var limits = SnapshotFetch.Limits()
+    /// A log of fewer batches is read from the bus as fast as a snapshot would come.
+    package var bootstrapBatchesMin: UInt64 = 2000
+    /// Runs a new replica's fetch beside the applier; `nil`: on a thread of its own.
+    package var beside: (@Sendable (_ body: @escaping @Sendable () -> Void) -> Void)?
 
     package init(store: SnapshotStore, source: (any SnapshotSource)?, keys: TrustedKeys) {
         self.store = store
@@ -27,37 +32,39 @@ final class Bootstrap: Sendable {
     }
 
     private let current = Mutex(State.running)
-    private let thread: Mutex<RoleThread?>
+    private let thread = Mutex<RoleThread?>(nil)
     private let stopping = StopSignal()
 
     var state: State { current.withLock { $0 } }
 
     /// - Parameter folder: where the replica will be; nothing is there yet.
     init(
-        _ signed: SignedManifest, from source: any SnapshotSource, store: SnapshotStore, into folder: String,
+        _ signed: SignedManifest, from source: any SnapshotSource, at place: SnapshotPlace, into folder: String,
         figures: SnapshotFigures
     ) {
-        thread = Mutex(nil)
-        thread.withLock { thread in
-            thread = RoleThread(name: "bootstrap") { [self] in
-                let outcome: State
-                do {
-                    // A follower's sweep knows nothing of the tables.
-                    try store.sparing(signed.manifest) {
-                        try fetch(signed, from: source, into: store, figures)
-                        try build(signed.manifest, from: store, into: folder)
-                        // Its segments serve at once; the tables' files stand in the replica's folder from now on.
-                        try store.publish(signed)
-                    }
-                    outcome = .done
-                } catch let refusal as SnapshotRefusal {
-                    outcome = .failed(refusal)
-                } catch {
-                    outcome = .failed(SnapshotRefusal(.unavailable, "\(error)"))
+        let work: @Sendable () -> Void = { [self] in
+            let outcome: State
+            do {
+                // A follower's sweep knows nothing of the tables.
+                try place.store.sparing(signed.manifest) {
+                    try fetch(signed, from: source, at: place, figures)
+                    try build(signed.manifest, from: place.store, into: folder)
+                    // Its segments serve at once; the tables' files stand in the replica's folder from now on.
+                    try place.store.publish(signed)
                 }
-                figures.progress = nil
-                current.withLock { $0 = outcome }
+                outcome = .done
+            } catch let refusal as SnapshotRefusal {
+                outcome = .failed(refusal)
+            } catch {
+                outcome = .failed(SnapshotRefusal(.unavailable, "\(error)"))
             }
+            figures.progress = nil
+            current.withLock { $0 = outcome }
+        }
+        if let beside = place.beside {
+            beside(work)
+        } else {
+            thread.withLock { $0 = RoleThread(name: "bootstrap", work) }
         }
     }
 
@@ -68,12 +75,12 @@ final class Bootstrap: Sendable {
     }
 
     private func fetch(
-        _ signed: SignedManifest, from source: any SnapshotSource, into store: SnapshotStore,
+        _ signed: SignedManifest, from source: any SnapshotSource, at place: SnapshotPlace,
         _ figures: SnapshotFigures
     ) throws {
         let began = Date()
         var first: Int?
-        let outcome = try SnapshotFetch(store: store, source: source).fetch(
+        let outcome = try SnapshotFetch(store: place.store, source: source, limits: place.limits).fetch(
             signed, parts: .all, until: stopping
         ) { done, total in
             let start = first ?? done

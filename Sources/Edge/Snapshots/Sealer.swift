@@ -74,6 +74,10 @@ package final class Sealer {
     package func step() throws -> Bool {
         guard let replica = region.replica, region.status.hasView else { return false }
         let current = try store.current.flatMap { $0.manifest.lineage == replica.lineage ? $0 : nil }
+        // After a crash the replica may stand behind its own snapshot: what is published never goes back.
+        guard current.map({ replica.hasReached($0.manifest) }) ?? true,
+            replica.frontier.contains(where: { $0?.seq ?? 0 > 0 })
+        else { return false }
         let merge = mergeDue(replica)
         guard merge != nil || isDue(replica, current) else { return false }
         try publish(replica, after: current, merge: merge)
@@ -106,7 +110,8 @@ package final class Sealer {
     private struct Draft {
         /// By tenant, the oldest first.
         var segments: [[SnapshotSegment]]
-        var positions: [AppliedPosition]
+        /// By partition: they hold all rows below this input offset,
+        var offsets: [UInt64]
         var rowsSealed = 0
         var bytesSealed = 0
         var bytesMerged = 0
@@ -139,18 +144,24 @@ package final class Sealer {
         }
         var draft = Draft(
             segments: names.map { name in current?.manifest.segments.filter { $0.tenant == name } ?? [] },
-            positions: current?.manifest.positions ?? [])
+            offsets: current?.manifest.positions.map(\.endOffset) ?? [])
         if let merge {
             try add(merge, to: &draft, vectors)
         } else {
             try add(frontier, tails, to: &draft, replica)
         }
+        // but those that were replaced or deleted while the segments were built: whoever has got so far knows of that.
+        let positions = zip(replica.frontier, draft.offsets).map { reached, offset in
+            var position = reached ?? AppliedPosition(lineage: replica.lineage)
+            position.endOffset = offset
+            return position
+        }
         let (tables, tableBytes) = try checkpoint(replica, carrying: merge == nil ? nil : current)
-        let number = current.map { $0.manifest.number + 1 } ?? firstNumber(of: replica)
+        let number = try store.newestNumber(of: replica.lineage).map { $0 + 1 } ?? firstNumber(of: replica)
         let manifest = SnapshotManifest(
             lineage: replica.lineage, number: number, createdAt: clock.now, pipeline: vectors.pipeline.name,
             schema: vectors.pipeline.schema, model: region.model?.identity ?? 0, dimensions: vectors.dimensions,
-            metric: vectors.pipeline.embedding.metric.rawValue, positions: draft.positions,
+            metric: vectors.pipeline.embedding.metric.rawValue, positions: positions,
             segments: draft.segments.flatMap { $0 }, tables: tables)
         let signed = try SignedManifest(manifest, by: key)
         try store.publish(signed)
@@ -170,7 +181,7 @@ package final class Sealer {
             ])
     }
 
-    /// A merge keeps the frontier of the snapshot before: it makes of segments a segment, and adds nothing.
+    /// A merge makes of segments a segment, and adds no row.
     private func add(
         _ merge: (tenant: Int, members: [Int]), to draft: inout Draft, _ vectors: ReplicaVectors
     ) throws {
@@ -193,21 +204,20 @@ package final class Sealer {
         _ frontier: [AppliedPosition?], _ tails: [SeenTail], to draft: inout Draft, _ replica: Replica
     ) throws {
         let vectors = replica.vectors
-        draft.positions = frontier.map { $0 ?? AppliedPosition(lineage: replica.lineage) }
+        draft.offsets = frontier.map { $0?.endOffset ?? 0 }
         let waiting = tails.reduce(0) { $0 + $1.tail.counts.rows + Int($1.evicted) }
         let most = Self.pieceSeals * configuration.rows
         draft.isWhole = waiting <= most
         if !draft.isWhole {
-            // Of each partition the same share, by offsets. The other figures of a position stay those of the moment: a
-            // region that has got so far has what the piece holds.
+            // Of each partition the same share.
             let share = Double(most) / Double(waiting)
-            for (partition, begin) in vectors.sealed.starts(partitions: draft.positions.count).enumerated() {
-                let end = draft.positions[partition].endOffset
-                draft.positions[partition].endOffset = begin + UInt64(Double(end - min(begin, end)) * share)
+            for (partition, begin) in vectors.sealed.starts(partitions: draft.offsets.count).enumerated() {
+                let end = draft.offsets[partition]
+                draft.offsets[partition] = begin + UInt64(Double(end - min(begin, end)) * share)
             }
         }
         guard vectors.dimensions > 0 else { return }
-        let piece = ReplicaVectors.Sealed(offsets: draft.positions.map(\.endOffset))
+        let piece = ReplicaVectors.Sealed(offsets: draft.offsets)
         for (tenant, seen) in tails.enumerated() {
             let work = SegmentWork(vectors, threads: configuration.threads)
             // A tail that had to let rows go: the store has them all.
@@ -238,14 +248,9 @@ package final class Sealer {
         }
     }
 
-    /// Regions take higher numbers than they have. A sealer that has lost its folder does not know which they have: of a log
-    /// that is not new it begins with the time in seconds, which is more than any count.
-    private func firstNumber(of replica: Replica) -> UInt64 {
-        let batches = replica.frontier.reduce(0) { $0 + ($1?.seq ?? 0) }
-        return batches < Self.newLogBatches ? 1 : UInt64(clock.now / 1_000_000)
-    }
-
-    private static let newLogBatches = 50_000
+    /// Regions take higher numbers than they have. A sealer that has lost its folder does not know which they have: it begins
+    /// with the number of the log's batches, of which each snapshot so far had some of its own.
+    private func firstNumber(of replica: Replica) -> UInt64 { replica.frontier.reduce(0) { $0 + ($1?.seq ?? 0) } }
 
     private struct Made {
         var file: SnapshotFile

@@ -34,20 +34,14 @@ struct SegmentWork: Sendable {
     ) throws -> Int {
         var rows: [SegmentRow] = []
         var vectors: [Float] = []
-        let sealed = replica.vectors.sealed
-        let prefix = EventKey.prefix(tenant: replica.pipeline.tenants[tenant])
-        try unsafe StoreIterator(replica.view.store).forEach(prefix: prefix) { key, value in
-            guard let key = unsafe EventKey(row: key), !sealed.holds(key.place), piece.holds(key.place),
-                let row = unsafe EventRow(value),
-                let described = replica.vectors.describe(row.record, key)
-            else { return true }
+        try replica.forEachUnsealed(tenant, replica.vectors.sealed) { key, row in
+            guard piece.holds(key.place), let described = replica.vectors.describe(row.record, key) else { return }
             let floats = unsafe (0..<row.vector.count / 4).map { place in
                 unsafe row.vector.loadUnaligned(fromByteOffset: place * 4, as: Float.self)
             }
-            guard floats.count == plan.dimensions, Segment.takes(floats) else { return true }
+            guard floats.count == plan.dimensions, Segment.takes(floats) else { return }
             rows.append(described)
             vectors.append(contentsOf: floats)
-            return true
         }
         return try seal(rows, vectors, path)
     }

@@ -20,6 +20,8 @@ package final class SnapshotFollower {
         package var limits = SnapshotFetch.Limits()
         /// How long a snapshot that was refused for a reason that may pass is left alone.
         package var retryMicroseconds: Int64 = 5_000_000
+        /// The simulation's alone.
+        package var variant = SnapshotVariant.sound
 
         package init() {}
     }
@@ -35,6 +37,8 @@ package final class SnapshotFollower {
     private let loader: SnapshotLoader
     private var lastInstall: Int64
     private var left: (name: SnapshotName, until: Int64)?
+    /// One that was opened and checked, and holds events that the replica has not yet.
+    private var opened: Opened?
     private let warnings = LogLimiter(intervalMicroseconds: 5_000_000)
     package var figures: SnapshotFigures { region.snapshots }
 
@@ -51,7 +55,7 @@ package final class SnapshotFollower {
         self.stopping = stopping
         self.log = log
         self.clock = clock
-        loader = SnapshotLoader(store: store)
+        loader = SnapshotLoader(store: store, variant: configuration.variant)
         lastInstall = clock.now
     }
 
@@ -81,6 +85,8 @@ package final class SnapshotFollower {
             guard pinned.lineage == replica.lineage, pinned.number != now else { return nil }
             return try store.load(pinned)
         }
+        // Newer ones would come again and again to a region that is behind.
+        if let opened, opened.replica === replica, opened.signed.manifest.number > now { return opened.signed }
         guard let envelope = try source.latest() else {
             // After an unpin, what was fetched last is newer than what was pinned.
             guard let current = try store.current, current.manifest.lineage == replica.lineage,
@@ -105,17 +111,12 @@ package final class SnapshotFollower {
 
     private func take(_ signed: SignedManifest, into replica: Replica) throws -> Bool {
         do {
-            try SnapshotLoader.terms(for: replica, model: region.model).check(signed.manifest)
-            let outcome = try SnapshotFetch(store: store, source: source, limits: configuration.limits).fetch(
-                signed, parts: .segments, until: stopping)
-            figures.didFetch(bytes: outcome.bytesFetched)
-            let parts = try loader.open(signed.manifest, for: replica.vectors)
+            let opened = try open(signed, for: replica)
             // A row whose segment is here before its event is would be found and could not be shown.
-            while !isReached(signed.manifest, by: replica) {
-                if stopping.wait(seconds: 0.05) || replica !== region.replica { return false }
-            }
+            guard configuration.variant == .installsEarly || replica.hasReached(signed.manifest) else { return false }
+            self.opened = nil
             try store.publish(signed)
-            try loader.install(parts, of: signed.manifest, into: replica)
+            try loader.install(opened.parts, of: signed.manifest, into: replica)
             try store.sweep(keep: configuration.keep)
             lastInstall = clock.now
             left = nil
@@ -124,17 +125,35 @@ package final class SnapshotFollower {
                 "snapshot in place",
                 [
                     "snapshot": signed.name, "segments": signed.manifest.segments.count,
-                    "bytesFetched": outcome.bytesFetched, "rows": replica.vectors.rows,
+                    "bytesFetched": opened.bytesFetched, "rows": replica.vectors.rows,
                 ])
             return true
         } catch let refusal as SnapshotRefusal {
+            opened = nil
             refusedOnce(refusal, signed.name)
             return false
         }
     }
 
-    private func isReached(_ manifest: SnapshotManifest, by replica: Replica) -> Bool {
-        zip(replica.frontier, manifest.positions).allSatisfy { ($0?.seq ?? 0) >= $1.seq }
+    private struct Opened {
+        var signed: SignedManifest
+        var parts: [[ReplicaVectors.Part]]
+        var bytesFetched: Int
+        var replica: Replica
+    }
+
+    private func open(_ signed: SignedManifest, for replica: Replica) throws -> Opened {
+        if let opened, opened.signed.name == signed.name, opened.replica === replica { return opened }
+        opened = nil
+        try SnapshotLoader.terms(for: replica, model: region.model).check(signed.manifest)
+        let outcome = try SnapshotFetch(store: store, source: source, limits: configuration.limits).fetch(
+            signed, parts: .segments, until: stopping)
+        figures.didFetch(bytes: outcome.bytesFetched)
+        let made = Opened(
+            signed: signed, parts: try loader.open(signed.manifest, for: replica.vectors),
+            bytesFetched: outcome.bytesFetched, replica: replica)
+        opened = made
+        return made
     }
 
     /// One snapshot is refused once, and looked at again later where that may help.

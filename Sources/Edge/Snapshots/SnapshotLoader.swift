@@ -16,6 +16,7 @@ struct SnapshotLoader: Sendable {
     /// The least share of true neighbours that the sampled vectors must find.
     var recallMin: Float = 0.9
     static let recallQueries = 32
+    var variant = SnapshotVariant.sound
 
     /// What a replica of that log takes.
     static func terms(
@@ -104,9 +105,12 @@ struct SnapshotLoader: Sendable {
     func install(_ parts: [[ReplicaVectors.Part]], of manifest: SnapshotManifest, into replica: Replica) throws {
         try replica.vectors.install(
             parts, snapshot: manifest.number,
-            sealed: ReplicaVectors.Sealed(offsets: manifest.positions.map(\.endOffset)),
-            deleted: { try replica.deletedRows($0) })
-        try replica.forgetDeletedRows()
+            sealed: variant == .sealedToFrontier
+                ? .init(offsets: replica.frontier.map { $0?.endOffset ?? 0 })
+                : .init(offsets: manifest.positions.map(\.endOffset), seqs: manifest.positions.map(\.seq)),
+            deleted: { variant == .forgetsDeleted ? [] : try replica.deletedRows($0) },
+            unsealed: { try replica.forEachUnsealed($0, $1, $2) })
+        try replica.forgetDeletedRows(oldestKept: store.oldestNumber(of: manifest.lineage) ?? manifest.number)
     }
 
     /// What the store served last, into a replica that was just opened; nothing where there is none of its log.

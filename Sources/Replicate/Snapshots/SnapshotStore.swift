@@ -1,3 +1,4 @@
+import Changes
 internal import Synchronization
 
 /// The snapshots of one role, in a folder of its own.
@@ -18,8 +19,8 @@ package final class SnapshotStore: Sendable {
         case reading
     }
 
-    /// The moments of `publish` at which a test lets it end, as a crash would.
-    enum PublishStep: CaseIterable, Sendable {
+    /// The moments of `publish` at which a test or a simulation lets it end, as a crash would.
+    package enum PublishStep: CaseIterable, Sendable {
         case begun, filesSynced, manifestUnfinished, manifestWritten, currentUnfinished, currentWritten
     }
 
@@ -43,7 +44,7 @@ package final class SnapshotStore: Sendable {
         try self.init(path: path, trusting: keys, holding: parts, mode: mode, interrupt: { _ in })
     }
 
-    init(
+    package init(
         path: String, trusting keys: TrustedKeys, holding parts: SnapshotParts = .all, mode: Mode,
         interrupt: @escaping @Sendable (PublishStep) throws -> Void
     ) throws {
@@ -112,6 +113,17 @@ package final class SnapshotStore: Sendable {
             return (newest[a.lineage] ?? 0, "\(a.lineage)") < (newest[b.lineage] ?? 0, "\(b.lineage)")
         }
         return (sound, damaged)
+    }
+
+    /// The highest number of a lineage that has a manifest here, be it served or not: a crash may have left one that was not
+    /// made the current one, and its number is taken.
+    package func newestNumber(of lineage: Lineage) throws -> UInt64? { try numbers(of: lineage).max() }
+
+    /// The lowest number of a lineage to which one may go back.
+    package func oldestNumber(of lineage: Lineage) throws -> UInt64? { try numbers(of: lineage).min() }
+
+    private func numbers(of lineage: Lineage) throws -> [UInt64] {
+        try folderOfManifests.names().compactMap(SnapshotName.init).filter { $0.lineage == lineage }.map(\.number)
     }
 
     /// Reads one snapshot's manifest: `unavailable` where there is none.

@@ -14,6 +14,8 @@ protocol Interleaving: AnyObject {
     /// How late a late request is, microseconds.
     var lateness: Int64 { get }
     var now: Int64 { get }
+    /// Whether it runs by and by what a process does beside its loop; else that is done at once.
+    var runsBeside: Bool { get }
 }
 
 enum RequestFate: String {
@@ -37,6 +39,8 @@ final class SimulatedClient: Cluster, @unchecked Sendable {
     var isDead = false
     /// It cannot reach the brokers.
     var isCut = false
+    /// What the process does beside its loop, and has not begun yet.
+    var besides: [@Sendable () -> Void] = []
     unowned let world: any Interleaving
 
     init(_ brokers: SimulatedBrokers, slot: Int, incarnation: Int, world: any Interleaving) {
@@ -66,8 +70,9 @@ final class SimulatedClient: Cluster, @unchecked Sendable {
 
     func retire(_ owner: any Sendable) {}
 
-    /// One thread: it keeps the caller, and others run inside its calls.
-    func beside(_ body: @escaping @Sendable () -> Void) { body() }
+    func beside(_ body: @escaping @Sendable () -> Void) {
+        if world.runsBeside { besides.append(body) } else { body() }
+    }
 
     /// The group knows who presented the slot last.
     func isTaken(slot: Int) -> Bool { brokers.group.isHeldByAnother(slot: slot, than: incarnation) }

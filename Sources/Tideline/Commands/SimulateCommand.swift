@@ -1,4 +1,5 @@
 import Core
+import Edge
 import Foundation
 import Service
 import Simulation
@@ -6,10 +7,10 @@ import Simulation
 /// `tideline simulate`: histories of all roles over simulated brokers, bus and clocks, from a seed.
 enum SimulateCommand {
     static let command = Command(
-        name: "simulate", summary: "Run cores, relays and regions through faults, in one thread and from a seed.",
+        name: "simulate", summary: "Run all roles through faults, in one thread and from a seed.",
         discussion: """
             Each history sends events through cores that crash, stand still and are replaced, over brokers that lose
-            requests and answers, to regions on a bus that loses, doubles and damages messages. A model of dictionaries says
+            requests and answers, to a sealer and to regions on a bus that loses, doubles and damages messages. A model of dictionaries says
             what must come out. Of history number i the seed is the first one plus i; a failing one is printed with the
             command that runs it again. --plant breaks a rule of the protocol, which the simulation must notice.
             """,
@@ -20,7 +21,7 @@ enum SimulateCommand {
             CommandOption("--seconds", "S", help: "Begin no history after so many seconds."),
             CommandOption(
                 "--plant", "BUG",
-                help: "Break a rule: " + ProtocolVariant.planted.map(\.rawValue).joined(separator: ", ") + "."),
+                help: "Break a rule: " + plants.joined(separator: ", ") + "."),
             CommandOption("--trace", help: "Print each step."),
         ],
         examples: ["tideline simulate --seed 7 --trace", "tideline simulate --seconds 60"],
@@ -31,8 +32,10 @@ enum SimulateCommand {
         let seconds = try arguments.double("--seconds")
         let first = try seed(arguments) ?? UInt64(bitPattern: SystemClock().now) % 1_000_000_000
         let count = try arguments.int("--histories", in: 1...Int.max) ?? (seconds == nil ? 100 : .max)
-        let variant = try plant(arguments)
-        let simulation = try Simulation(events: events, variant: variant)
+        let plant = try plant(arguments)
+        let simulation = try Simulation(
+            events: events, variant: plant.flatMap(ProtocolVariant.init(rawValue:)) ?? .sound,
+            snapshotVariant: plant.flatMap(SnapshotVariant.init(rawValue:)) ?? .sound)
         SeedAtTrap.install()
         let began = monotonicMicroseconds()
         var elapsed: Double { Double(monotonicMicroseconds() - began) / 1_000_000 }
@@ -52,7 +55,7 @@ enum SimulateCommand {
             if let violation = outcome.violation {
                 print("VIOLATION in history \(totals.histories), seed \(outcome.seed), after \(outcome.steps) steps:")
                 print("  \(violation)")
-                let planted = variant == .sound ? "" : " --plant \(variant.rawValue)"
+                let planted = plant.map { " --plant \($0)" } ?? ""
                 print(
                     "  again: tideline simulate --seed \(outcome.seed) --events \(events) --histories 1\(planted) --trace"
                 )
@@ -78,12 +81,14 @@ enum SimulateCommand {
         return seed
     }
 
-    private static func plant(_ arguments: ParsedArguments) throws -> ProtocolVariant {
-        guard let text = arguments.string("--plant") else { return .sound }
-        guard let variant = ProtocolVariant.planted.first(where: { $0.rawValue == text }) else {
-            let nearest = Nearest.of(text, among: ProtocolVariant.planted.map(\.rawValue))
+    private static let plants = ProtocolVariant.planted.map(\.rawValue) + SnapshotVariant.planted.map(\.rawValue)
+
+    private static func plant(_ arguments: ParsedArguments) throws -> String? {
+        guard let text = arguments.string("--plant") else { return nil }
+        guard plants.contains(text) else {
+            let nearest = Nearest.of(text, among: plants)
             throw UsageError("no bug `\(text)`" + (nearest.map { "; did you mean `\($0)`?" } ?? ""))
         }
-        return variant
+        return text
     }
 }

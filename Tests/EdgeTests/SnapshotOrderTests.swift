@@ -1,0 +1,114 @@
+import Foundation
+import Replicate
+import Testing
+
+@testable import Edge
+
+/// What the simulation found of snapshots: each of these failed before it was mended.
+@Suite(.timeLimit(.minutes(5))) struct SnapshotOrderTests {
+    /// A crash between a manifest and its being the current one: the number is taken. (Simulation: seed 1003.)
+    @Test func aNumberThatACrashLeftIsNotUsedAgain() throws {
+        let world = try SnapshotWorld()
+        let edge = try world.edge()
+        for round in 0..<2 {
+            try world.events(round * 500..<round * 500 + 500)
+            try world.run([edge])
+            try world.seal()
+        }
+        let newest = try #require(try world.store.current).manifest.number
+        try world.store.setCurrent(number: newest - 1)
+        let sealer = try world.restartedSealer()
+        try world.events(1000..<1500)
+        try world.run([edge])
+        #expect(try sealer.step())
+        #expect(try #require(try world.store.current).manifest.number > newest)
+        while edge.follower.step() {}
+        try world.expectWhole(edge.region)
+    }
+
+    /// A sealer that has lost its folder goes on with numbers that regions take. (Simulation: seed 2.)
+    @Test func aSealerThatHasLostItsFolderIsFollowed() throws {
+        let world = try SnapshotWorld()
+        let source = ForgedSource(world.store)
+        let edge = try world.edge(source: source)
+        for round in 0..<4 {
+            try world.events(round * 500..<round * 500 + 500)
+            try world.run([edge])
+            try world.seal()
+            source.envelope = try #require(try world.store.current).encoded
+            while edge.follower.step() {}
+        }
+        let formerly = try snapshot(of: edge)
+        let next = try world.newSealer()
+        try world.events(3000..<3100)
+        for _ in 0..<25 {
+            try world.run([edge], rounds: 1)
+            while try next.region.step(waitMicroseconds: 0) {}
+        }
+        while try next.sealer.step() {}
+        let current = try #require(try next.store.current)
+        #expect(current.manifest.number > formerly)
+        let moved = ForgedSource(next.store)
+        moved.envelope = current.encoded
+        let taken = try world.edge("eu-2", source: moved)
+        try world.run([edge, taken])
+        while taken.follower.step() {}
+        #expect(try snapshot(of: taken) == current.manifest.number)
+        for region in [edge.region, taken.region] { try world.expectWhole(region) }
+    }
+
+    /// Rows that are gone stay gone where an operator goes back to a snapshot that has them. (Simulation.)
+    @Test func goingBackBringsNoDeletedRowBack() throws {
+        let world = try SnapshotWorld()
+        var edge = try world.edge()
+        try world.events(0..<500)
+        try world.run([edge])
+        try world.seal([edge])
+        let first = try snapshot(of: edge)
+        // So many come again that the segment is built anew without them.
+        try world.events(0..<400)
+        try world.run([edge])
+        try world.seal([edge])
+        let dead = try #require(edge.region.replica).vectors.shipped[0].map(\.live.deadCount)
+        #expect(try snapshot(of: edge) > first && dead.allSatisfy { $0 == 0 })
+        try world.expectWhole(edge.region)
+        try edge.store.pin(first)
+        while edge.follower.step() {}
+        #expect(try snapshot(of: edge) == first)
+        try world.expectWhole(edge.region)
+        edge = try world.restart(&edge)
+        #expect(try snapshot(of: edge) == first)
+        try world.run([edge])
+        try world.expectWhole(edge.region)
+    }
+
+    private func snapshot(of edge: SnapshotWorld.Edge) throws -> UInt64 {
+        try #require(edge.region.replica).vectors.snapshot
+    }
+
+    /// A region that waits until it has what a snapshot holds can still be told to serve another.
+    @Test func aRegionThatIsBehindWaitsAndListens() throws {
+        let world = try SnapshotWorld()
+        let edge = try world.edge()
+        for round in 0..<2 {
+            try world.events(round * 500..<round * 500 + 500)
+            try world.run([edge])
+            try world.seal([edge])
+        }
+        let replica = try #require(edge.region.replica)
+        let newest = replica.vectors.snapshot
+        try world.events(1000..<1500)
+        try world.run()
+        try world.seal()
+        #expect(!edge.follower.step(), "the region has not applied what the new one holds")
+        #expect(replica.vectors.snapshot == newest)
+        try edge.store.pin(newest - 1)
+        #expect(edge.follower.step())
+        #expect(replica.vectors.snapshot == newest - 1)
+        try edge.store.unpin()
+        try world.run([edge])
+        while edge.follower.step() {}
+        #expect(replica.vectors.snapshot == (try world.store.current)?.manifest.number)
+        try world.expectWhole(edge.region)
+    }
+}

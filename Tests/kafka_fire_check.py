@@ -66,6 +66,8 @@ class Check:
             if partition != 0 or len(self.batch_ends[0]) > 1:
                 self.fault(f"changes {partition}: a lineage that is not the first record")
             return
+        if key == b"barrier" and not value:
+            return
         if len(key) != 8 or len(value) < HEADER_BYTES or value[:4] != b"TLCB":
             self.fault(f"changes {partition}: a record that is no batch, key {key!r}")
             return

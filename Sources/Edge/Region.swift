@@ -55,6 +55,8 @@ package final class Region: @unchecked Sendable {
     private var bootstrap: (lineage: Lineage, copy: Int, partitions: Int, work: Bootstrap)?
     /// Since when a log is known of which this region has nothing and no snapshot was offered.
     private var waitingSince: (lineage: Lineage, at: Int64)?
+    /// What was heard of a log that is not followed yet.
+    private var heardBefore: (lineage: Lineage, heads: [UInt32: UInt64])?
     private let beside = Mutex<Lineage?>(nil)
     /// Partitions of the log beside of whose head something was heard: without it nothing is known to be missing.
     private var heardBeside: Set<UInt32> = []
@@ -227,6 +229,7 @@ package final class Region: @unchecked Sendable {
     private func hear(_ heartbeat: Heartbeat, now: Int64) throws {
         let age = sendingTimes.age(of: heartbeat.sender, sent: heartbeat.sent, read: clock.unset)
         var followers = replicas(of: heartbeat.lineage)
+        if followers.isEmpty { remember(heartbeat) }
         if followers.isEmpty, let begun = try begin(heartbeat, now: now) { followers = [begun] }
         for replica in followers {
             for head in heartbeat.heads where Int(head.partition) < replica.partitions {
@@ -250,6 +253,13 @@ package final class Region: @unchecked Sendable {
             }
             if replica.isComplete { $0.becameComplete() }
         }
+    }
+
+    /// A replica that begins later must know of it: another sender, which hears of the log's end later, may be heard next.
+    private func remember(_ heartbeat: Heartbeat) {
+        var heads = heardBefore?.lineage == heartbeat.lineage ? heardBefore?.heads ?? [:] : [:]
+        for head in heartbeat.heads { heads[head.partition] = max(head.seq, heads[head.partition] ?? 0) }
+        heardBefore = (heartbeat.lineage, heads)
     }
 
     /// A log of another lineage: its replica is built beside the one that serves, from a snapshot where there is one.
@@ -324,6 +334,12 @@ package final class Region: @unchecked Sendable {
     private func follow(_ lineage: Lineage, _ copy: Int, partitions: Int) throws -> Replica {
         log.info("following a log", ["lineage": lineage, "partitions": partitions, "copy": copy])
         let replica = try open(lineage, copy, partitions: partitions)
+        if let known = heardBefore, known.lineage == lineage {
+            for (partition, seq) in known.heads where Int(partition) < partitions {
+                replica.withFeed(Int(partition)) { $0.heard(head: seq, now: clock.now) }
+            }
+            heardBefore = nil
+        }
         if active == nil {
             activate(replica, copy)
         } else {

@@ -12,6 +12,8 @@ final class KafkaCluster: Cluster {
     private let log: Log
     private let follower: KafkaLogReader
     private let fetcher: KafkaClient
+    /// Sees what is written, whether or not it is committed.
+    private let witness: KafkaClient
     private let arrivals = KafkaWake()
 
     var lineage: Lineage { stored.lineage }
@@ -41,6 +43,9 @@ final class KafkaCluster: Cluster {
         let hooks = ClientHooks()
         hooks.log = log
         fetcher = try KafkaClient(.consumer, configuration.reading("input", fetchWait: 100), hooks: hooks)
+        witness = try KafkaClient(.consumer, configuration.witnessing("witness"), hooks: hooks)
+        // A cold client's first question takes a fifth of a second.
+        _ = try witness.watermarks(configuration.changes, 0)
         roster = try RosterTopic(configuration, log: log)
     }
 
@@ -64,6 +69,12 @@ final class KafkaCluster: Cluster {
 
     func join(slot: Int) throws -> Membership {
         try Membership(configuration, instance: configuration.instance(slot: slot), log: log)
+    }
+
+    func isSettled(_ partition: Int) throws -> Bool {
+        // In this order: what is written meanwhile is another's.
+        let written = try witness.watermarks(configuration.changes, partition).high
+        return try fetcher.watermarks(configuration.changes, partition).high >= written
     }
 
     func inputBounds(of partition: Int) throws -> (low: UInt64, high: UInt64) {

@@ -61,6 +61,11 @@ package struct KafkaConfiguration: Sendable {
             ])
     }
 
+    /// A client that asks for ends alone, those of what is not committed, too.
+    func witnessing(_ name: String) -> [String: String] {
+        client(name, ["isolation.level": "read_uncommitted", "enable.auto.commit": "false"])
+    }
+
     func group(_ name: String, instance: String) -> [String: String] {
         client(
             name,

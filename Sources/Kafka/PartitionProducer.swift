@@ -41,6 +41,17 @@ final class PartitionProducer: TransactionalClient, Sendable {
 
     func abort(milliseconds: Int32) throws(KafkaError) { try producer.abort(milliseconds: milliseconds) }
 
+    func endOpen(milliseconds: Int32) throws(KafkaError) {
+        guard configuration.isTransactional else { return }
+        try producer.begin()
+        let key = StaticString("barrier")
+        try unsafe producer.produce(
+            configuration.changes, partition,
+            key: UnsafeRawBufferPointer(start: key.utf8Start, count: key.utf8CodeUnitCount),
+            value: UnsafeRawBufferPointer(start: nil, count: 0))
+        try producer.commit(milliseconds: milliseconds)
+    }
+
     func produce(_ commit: StagedCommit) throws(KafkaError) {
         let ends = unsafe commit.scoreEnds
         let (lines, entities) = unsafe (commit.scores, commit.entities)

@@ -1,4 +1,3 @@
-import Foundation
 import Core
 
 /// What goes wrong between two steps, and how processes start again.
@@ -53,7 +52,7 @@ extension History {
         case 0:
             // What was not in any file is lost.
             next = "\(folder)/core-\(worker.slot)-\(incarnations)"
-            worker.copyFiles(to: next)
+            CrashedFiles.copy(worker.folder, to: next)
         case 1: next = "\(folder)/core-\(worker.slot)-\(incarnations)"
         default: break
         }
@@ -112,7 +111,7 @@ extension History {
     /// Mostly the same folder; or what was in its files; or nothing.
     func folderAfterCrash(_ path: String, _ other: String) -> String {
         guard random.oneIn(3) else { return path }
-        if random.oneIn(2) { try? FileManager.default.copyItem(atPath: path, toPath: other) }
+        if random.oneIn(2) { CrashedFiles.copy(path, to: other) }
         return other
     }
 

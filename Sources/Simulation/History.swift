@@ -132,8 +132,9 @@ final class History: Interleaving {
         let choice = random.below(100)
         switch choice {
         case 0..<4 where sent < configuration.events: send()
-        case 0..<44: if let worker = pick(workers, where: isReady) { run(worker) }
-        case 44..<48: if let worker = pick(workers, where: isReady) { runBeside(worker) }
+        case 0..<48:
+            guard let worker = pick(workers, where: isReady) else { return }
+            if worker.client.besides.isEmpty || random.oneIn(2) { run(worker) } else { runBeside(worker) }
         case 48..<64: if let worker = pick(workers, where: isReady) { relay(worker) }
         case 64..<66: if random.oneIn(3) { relay(standby) }
         case 66..<69: if let region = pick(regions, where: { !$0.life.isBusy }) { takeSnapshots(region) }
@@ -196,7 +197,6 @@ final class History: Interleaving {
 
     /// What the process does on other threads, its loop goes on meanwhile.
     private func runBeside(_ worker: SimulatedWorker) {
-        guard !worker.client.besides.isEmpty else { return }
         let body = worker.client.besides.removeFirst()
         worker.besidesBegun += 1
         body()
@@ -249,7 +249,7 @@ final class History: Interleaving {
             if random.oneIn(500) {
                 note("dies in a call", client.slot, client.incarnation)
                 client.isDead = true
-            } else if isInit(step), depth < depthMax, random.oneIn(12) {
+            } else if isInit(step), depth < depthMax, random.oneIn(8) {
                 // So long that the group gives its partitions away: then two take one over at once.
                 note("stands still in a takeover", client.slot, client.incarnation)
                 try wait(client, microseconds: 6_000_000 + random.time(6_000_000), isStill: true)

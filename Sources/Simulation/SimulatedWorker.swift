@@ -1,4 +1,3 @@
-import Foundation
 import Changes
 import Core
 import Features
@@ -68,12 +67,6 @@ final class SimulatedWorker {
 
     /// From now on the view's disk takes nothing more.
     func fillDisk() { disk.isFull = true }
-
-    /// What a crash leaves of the view's folder in `path`: the files, without what was not yet in any.
-    func copyFiles(to path: String) {
-        try? FileManager.default.removeItem(atPath: path)
-        try? FileManager.default.copyItem(atPath: folder, toPath: path)
-    }
 }
 
 /// `@unchecked Sendable`: a history runs in one thread.

@@ -36,6 +36,8 @@ package protocol Cluster: AnyObject, Sendable {
     /// Ends a wait.
     func wake()
 
+    /// Whether all that was written to a changelog can be read: no transaction stands open in it.
+    func isSettled(_ partition: Int) throws -> Bool
     /// The seq of the last committed batch that can be read; 0 before the first.
     func changelogEnd(of partition: Int) throws -> UInt64
     func changelog(
@@ -59,6 +61,9 @@ package protocol TransactionalClient: AnyObject {
     /// Flushes and commits. An error that is neither abortable nor a fence leaves the outcome unknown.
     func commit(milliseconds: Int32) throws(Failure)
     func abort(milliseconds: Int32) throws(Failure)
+    /// A transaction that holds nothing but a record which is no batch: its marker ends whatever the brokers have left open
+    /// under the id.
+    func endOpen(milliseconds: Int32) throws(Failure)
 }
 
 /// Why a transaction's call failed, and what that means.

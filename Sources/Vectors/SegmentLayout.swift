@@ -4,9 +4,20 @@ internal import CChecksum
 /// a multiple of 64 bytes; then a footer of fixed size that holds the counts, the calibration and the checksums (CRC-32C).
 /// All numbers are little-endian.
 struct SegmentLayout: Equatable {
-    static let magic: UInt64 = 0x3130_4745_534C_4454  // "TDLSEG01"
-    static let calibrationsMax = 32
-    static let footerBytes = 8 + 8 + 6 * 4 + calibrationsMax * 12 + 8
+    /// Forms of the footer. The first one's entries do not say how long the shortlist was: it was 20.
+    enum Version: UInt64, CaseIterable {
+        case second = 0x3230_4745_534C_4454  // "TDLSEG02"
+        case first = 0x3130_4745_534C_4454  // "TDLSEG01"
+
+        var calibrationsMax: Int { self == .first ? 32 : 64 }
+        var entryBytes: Int { self == .first ? 12 : 16 }
+        var footerBytes: Int { 8 + 8 + 6 * 4 + calibrationsMax * entryBytes + 8 }
+    }
+
+    static let calibrationsMax = Version.second.calibrationsMax
+    static let footerBytes = Version.second.footerBytes
+
+    private(set) var version = Version.second
 
     var graphBytes: Int
     var rows: Int
@@ -43,7 +54,7 @@ struct SegmentLayout: Equatable {
     }
 
     var footerOffset: Int { Self.aligned(offset(of: .byEntity) + bytes(of: .byEntity)) }
-    var fileBytes: Int { footerOffset + Self.footerBytes }
+    var fileBytes: Int { footerOffset + version.footerBytes }
     var columnBytes: Int { footerOffset - Self.aligned(graphBytes) }
 
     // MARK: The footer
@@ -55,12 +66,13 @@ struct SegmentLayout: Equatable {
                 bytes.append(UInt8(truncatingIfNeeded: value >> T(shift)))
             }
         }
-        add(Self.magic)
+        add(version.rawValue)
         add(UInt64(graphBytes))
         for number in [rows, nodes, dimensions, metric.code, calibration.count, 0] { add(UInt32(number)) }
-        for index in 0..<Self.calibrationsMax {
+        for index in 0..<version.calibrationsMax {
             let entry = index < calibration.count ? calibration[index] : nil
             for number in [entry?.gamma, entry?.recall, entry?.expansions] { add((number ?? 0).bitPattern) }
+            if version != .first { add(UInt32(entry?.shortlist ?? 0)) }
         }
         add(checksum)
         add(Self.checksum(of: bytes))
@@ -78,25 +90,28 @@ struct SegmentLayout: Equatable {
 
     /// The layout that a footer tells; nil when it is none or the file has another size.
     init?(footer: [UInt8], fileBytes: Int) {
-        guard footer.count == Self.footerBytes else { return nil }
+        guard let version = Version.allCases.first(where: { $0.footerBytes == footer.count }) else { return nil }
         func number<T: FixedWidthInteger>(_ at: Int, _ type: T.Type) -> T {
             (0..<T.bitWidth / 8).reduce(0) { $0 | T(footer[at + $1]) << T($1 * 8) }
         }
-        let end = Self.footerBytes - 4
-        guard number(0, UInt64.self) == Self.magic,
+        let end = footer.count - 4
+        guard number(0, UInt64.self) == version.rawValue,
             number(end, UInt32.self) == Self.checksum(of: Array(footer[..<end])),
             number(8, UInt64.self) <= UInt64(fileBytes), let metric = Metric(code: Int(number(28, UInt32.self)))
         else { return nil }
         let calibrations = Int(number(32, UInt32.self))
-        guard calibrations <= Self.calibrationsMax else { return nil }
+        guard calibrations <= version.calibrationsMax else { return nil }
         func float(_ at: Int) -> Float { Float(bitPattern: number(at, UInt32.self)) }
         self.init(
             graphBytes: Int(number(8, UInt64.self)), rows: Int(number(16, UInt32.self)),
             nodes: Int(number(20, UInt32.self)), dimensions: Int(number(24, UInt32.self)), metric: metric,
             calibration: (0..<calibrations).map {
-                let at = 40 + 12 * $0
-                return CalibratedEffort(gamma: float(at), recall: float(at + 4), expansions: float(at + 8))
+                let at = 40 + version.entryBytes * $0
+                return CalibratedEffort(
+                    gamma: float(at), recall: float(at + 4), expansions: float(at + 8),
+                    shortlist: version == .first ? 20 : Int(number(at + 12, UInt32.self)))
             })
+        self.version = version
         checksum = number(end - 4, UInt32.self)
         guard rows > 0, nodes > 0, nodes <= rows, self.fileBytes == fileBytes else { return nil }
     }

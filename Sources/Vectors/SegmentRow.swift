@@ -63,8 +63,9 @@ package enum SearchEffort: Sendable, Equatable {
     /// As hard as gave this recall@10 on the sampled vectors, when the segment was sealed; exact where nothing did.
     case recall(Float)
     /// Stops where the nearest open candidate is farther than (1 + gamma) × the k-th nearest so far, and looks at the
-    /// neighbours of so many nodes at most.
-    case gamma(Float, expansionsMax: Int)
+    /// neighbours of so many nodes at most. `shortlist`: of the nearest by code so many are kept where 10 are asked for, to be
+    /// compared by their vectors.
+    case gamma(Float, expansionsMax: Int, shortlist: Int = 20)
     /// Compares everything.
     case exact
 }
@@ -76,6 +77,8 @@ package struct CalibratedEffort: Sendable, Equatable {
     package var recall: Float
     /// Nodes whose neighbours were looked at, on average.
     package var expansions: Float
+    /// Of the nearest by code so many were kept, to be compared by their vectors.
+    package var shortlist = 20
 }
 
 /// What a segment takes.

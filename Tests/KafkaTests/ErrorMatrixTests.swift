@@ -78,6 +78,7 @@ private final class ErringCluster: Cluster, @unchecked Sendable {
     func wait(microseconds: Int64) {}
     func rest(microseconds: Int64) {}
     func wake() {}
+    func isSettled(_ partition: Int) throws -> Bool { true }
     func changelogEnd(of partition: Int) throws -> UInt64 { last.seq }
     func changelog(
         of partition: Int, after seq: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool

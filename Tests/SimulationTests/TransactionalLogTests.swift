@@ -139,6 +139,25 @@ private final class Script: Interleaving {
         #expect(other.halted.keys.sorted() == [0], "beyond the input's end as it is now")
     }
 
+    /// A broker takes a transaction for complete and has not written its marker: the batch was acknowledged, and counts before
+    /// anyone scores its events again. (`Tests/kafka-fire`, seed 20261130: they were scored twice, and regions differed.)
+    @Test func aMarkerThatWasNeverWrittenIsWrittenByWhoTakesOver() throws {
+        let (log, other) = (try log(slot: 0), try log(slot: 1))
+        try log.takeOver(partition: 0)
+        #expect(try commit(log, seq: 1, "first") == .committed)
+        time.now += 1000
+        brokers.advance()
+        brokers.losesNextMarker = true
+        #expect(try commit(log, seq: 2, "second") == .committed)
+        time.now += 1000
+        brokers.advance()
+        #expect(brokers.changelogEnd(0) == 1, "nobody can read it")
+        try other.takeOver(partition: 0)
+        #expect(other.changelogEnd(of: 0) == 2)
+        #expect(try commit(other, seq: 3, "third") == .committed)
+        #expect(held == ["first", "second", "third"])
+    }
+
     /// A worker that is given another slot gives up what it has by the one before.
     @Test func anotherSlotBeginsWithNothing() throws {
         let log = try log(slot: 0)

@@ -39,6 +39,7 @@ package final class SnapshotFollower {
     private var left: (name: SnapshotName, until: Int64)?
     /// One that was opened and checked, and holds events that the replica has not yet.
     private var opened: Opened?
+    private var announced: (envelope: [UInt8], signed: SignedManifest)?
     private let warnings = LogLimiter(intervalMicroseconds: 5_000_000)
     package var figures: SnapshotFigures { region.snapshots }
 
@@ -96,7 +97,7 @@ package final class SnapshotFollower {
         }
         let signed: SignedManifest
         do {
-            signed = try SignedManifest(decoding: envelope, trusting: keys)
+            signed = try read(envelope)
         } catch {
             refusedOnce(
                 error, SnapshotName(lineage: replica.lineage, number: UInt64(bitPattern: Int64(envelope.hashValue))))
@@ -106,6 +107,14 @@ package final class SnapshotFollower {
         if signed.manifest.lineage != replica.lineage, region.isFollowing(signed.manifest.lineage) { return nil }
         guard signed.manifest.lineage != replica.lineage || signed.manifest.number > now else { return nil }
         if let left, left.name == signed.name, clock.now < left.until { return nil }
+        return signed
+    }
+
+    /// The same envelope is verified and read once, however often it is looked at.
+    private func read(_ envelope: [UInt8]) throws(SnapshotRefusal) -> SignedManifest {
+        if let announced, announced.envelope == envelope { return announced.signed }
+        let signed = try SignedManifest(decoding: envelope, trusting: keys)
+        announced = (envelope, signed)
         return signed
     }
 

@@ -35,6 +35,8 @@ final class SimulatedBrokers {
         /// When the marker lands; `nil` while the transaction is open or none is.
         var markedAt: Int64?
         var commits = false
+        /// Records of a transaction that counts as complete, and whose marker was never written.
+        var lost: [Int] = []
     }
 
     /// A request that arrives after its sender has given up.
@@ -57,6 +59,8 @@ final class SimulatedBrokers {
     private var coordinators: [[Coordinator]]
     private var late: [LateRequest] = []
     var group: SimulatedGroup
+    /// The next marker is not written, and the transaction counts as complete: what a killed broker was seen to do.
+    var losesNextMarker = false
     /// How long the next marker takes, microseconds.
     var markerDelay: () -> Int64 = { 0 }
     /// A transaction is decided: its records count, whenever their marker lands.
@@ -173,10 +177,19 @@ final class SimulatedBrokers {
 
     private func mark(_ partition: Int, _ id: Int) {
         let coordinator = coordinators[partition][id]
-        for index in coordinator.records {
+        if losesNextMarker {
+            losesNextMarker = false
+            coordinators[partition][id].lost += coordinator.records
+            coordinators[partition][id].records = []
+            coordinators[partition][id].markedAt = nil
+            return
+        }
+        // A marker ends all that stands open under its id.
+        for index in coordinator.lost + coordinator.records {
             changelogs[partition][index].state = coordinator.commits ? .committed : .aborted
         }
         coordinators[partition][id].records = []
+        coordinators[partition][id].lost = []
         coordinators[partition][id].markedAt = nil
         while unmarked[partition] < changelogs[partition].count {
             let index = unmarked[partition]
@@ -190,6 +203,17 @@ final class SimulatedBrokers {
             unmarked[partition] += 1
         }
     }
+
+    /// An empty transaction of the id. Returns false for a fenced epoch.
+    func endLost(_ partition: Int, _ id: Int, epoch: Int) -> Bool {
+        guard coordinators[partition][id].epoch == epoch else { return false }
+        coordinators[partition][id].commits = true
+        mark(partition, id)
+        return true
+    }
+
+    /// Whether nothing stands open.
+    func isSettled(_ partition: Int) -> Bool { unmarked[partition] == changelogs[partition].count }
 
     // MARK: reading
 

@@ -97,6 +97,11 @@ final class SimulatedClient: Cluster, @unchecked Sendable {
     func rest(microseconds: Int64) throws { try world.wait(self, microseconds: microseconds) }
     func wake() {}
 
+    func isSettled(_ partition: Int) throws -> Bool {
+        try ask("what is open")
+        return brokers.isSettled(partition)
+    }
+
     func changelogEnd(of partition: Int) throws -> UInt64 {
         try ask("changelog's end")
         return brokers.changelogEnd(partition)
@@ -213,6 +218,11 @@ final class SimulatedProducer: TransactionalClient, @unchecked Sendable {
             guard isHolder else { throw SimulatedFailure(.fenced) }
             try world.pass(client, "commit answered")
         }
+    }
+
+    func endOpen(milliseconds: Int32) throws(SimulatedFailure) {
+        try client.ask("end")
+        guard brokers.endLost(partition, id, epoch: epoch) else { throw SimulatedFailure(.fenced) }
     }
 
     func abort(milliseconds: Int32) throws(SimulatedFailure) {

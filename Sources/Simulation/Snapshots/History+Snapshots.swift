@@ -6,6 +6,8 @@ import Service
 extension History: SnapshotWorld {
     var sealerStore: SnapshotStore? { sealer.flatMap { $0.life.isDead || $0.bus.isCut ? nil : $0.store } }
 
+    var announced: [UInt8]? { sealer.flatMap { $0.life.isDead || $0.bus.isCut ? nil : $0.announced.envelope } }
+
     func others() { nest(1 + random.below(20)) }
 
     func mendLater(_ bus: SimulatedBus.Subscriber) {

@@ -13,6 +13,14 @@ final class SimulatedSealer {
     let clock: SimulatedClock
     let folder: String
     let life: Life
+    let announced: Announced
+
+    /// What it told the regions last.
+    ///
+    /// `@unchecked Sendable`: a history runs in one thread.
+    final class Announced: @unchecked Sendable {
+        var envelope: [UInt8]?
+    }
 
     init(
         folder: String, key: SigningKey, bus: SimulatedBus, clock: SimulatedClock, pipeline: Pipeline,
@@ -22,6 +30,8 @@ final class SimulatedSealer {
         self.clock = clock
         let (life, subscriber, steady) = (Life(world), bus.makeSubscriber(), SteadyClock(clock))
         self.life = life
+        let announced = Announced()
+        self.announced = announced
         self.bus = subscriber
         store = try SnapshotStore(
             path: folder + "/snapshots", trusting: key.trusted, mode: .writing, interrupt: { _ in try life.publishes() }
@@ -39,7 +49,8 @@ final class SimulatedSealer {
         sealing.keep = 3
         sealing.fanOut = 3
         sealer = try Sealer(
-            region, store: store, key: key, configuration: sealing, log: quiet, clock: steady, announce: { _ in })
+            region, store: store, key: key, configuration: sealing, log: quiet, clock: steady,
+            announce: { announced.envelope = $0.encoded })
     }
 }
 

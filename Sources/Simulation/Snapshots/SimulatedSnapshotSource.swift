@@ -44,7 +44,7 @@ final class SimulatedSnapshotSource: SnapshotSource, @unchecked Sendable {
     }
 
     func latest() throws -> [UInt8]? {
-        if !bus.isCut, let announced = try world.sealerStore?.current?.encoded { heard = announced }
+        if !bus.isCut, let announced = world.announced { heard = announced }
         return heard
     }
 
@@ -94,6 +94,8 @@ final class SimulatedSnapshotSource: SnapshotSource, @unchecked Sendable {
 protocol SnapshotWorld: AnyObject {
     /// The sealer's files, while it lives.
     var sealerStore: SnapshotStore? { get }
+    /// The envelope that the sealer announced last, as long as it can be heard.
+    var announced: [UInt8]? { get }
     /// Others run in the middle of a fetch.
     func others()
     /// In the middle of a publication others run, and the process may die: then it throws.

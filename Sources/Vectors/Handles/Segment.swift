@@ -11,8 +11,9 @@ internal import CFaiss
     package let dimensions: Int
     package let metric: Metric
     package let count: Int
-    /// What each effort gave when it was sealed, the least first.
+    /// What each effort gave when it was sealed: by shortlist, the least first.
     package let calibration: [CalibratedEffort]
+    private let ladder: EffortLadder
     let layout: SegmentLayout
     let graph: OpaquePointer
     let columns: tl_columns
@@ -24,14 +25,11 @@ internal import CFaiss
     /// Opens a segment and checks all of it.
     ///
     /// - Parameter resident: whether the vectors are copied into memory. They may stay mapped from the file: a search
-    ///   reads codes and links in memory, and compares the nearest 20 again by their vectors.
+    ///   reads codes and links in memory, and compares the nearest again by their vectors.
     package init(path: String, resident: Bool = true) throws(SegmentError) {
         var error = tl_graph_error()
-        var footer = [UInt8](repeating: 0, count: SegmentLayout.footerBytes)
-        let length = unsafe Int(tl_file_end(path, &footer, footer.count))
-        guard let layout = SegmentLayout(footer: footer, fileBytes: length) else {
-            throw .damaged("no segment, or cut off")
-        }
+        guard let layout = Self.layout(path) else { throw .damaged("no segment, or cut off") }
+        let length = layout.fileBytes
         guard let graph = unsafe tl_graph_open(path, layout.metric.graphMetric, resident, &error) else {
             throw .damaged(error.message)
         }
@@ -53,6 +51,7 @@ internal import CFaiss
         self.metric = layout.metric
         count = layout.rows
         calibration = layout.calibration
+        ladder = EffortLadder(layout.calibration)
         func start<T>(_ column: SegmentLayout.Column, _ type: T.Type) -> UnsafePointer<T> {
             unsafe UnsafeRawPointer(file + layout.offset(of: column)).assumingMemoryBound(to: T.self)
         }
@@ -62,6 +61,15 @@ internal import CFaiss
     }
 
     deinit { unsafe tl_graph_close(graph) }
+
+    private static func layout(_ path: String) -> SegmentLayout? {
+        for version in SegmentLayout.Version.allCases {
+            var footer = [UInt8](repeating: 0, count: version.footerBytes)
+            let length = unsafe Int(tl_file_end(path, &footer, footer.count))
+            if let layout = SegmentLayout(footer: footer, fileBytes: length) { return layout }
+        }
+        return nil
+    }
 
     package var facts: SegmentFacts {
         let graph = unsafe tl_graph_describe(graph)
@@ -169,13 +177,14 @@ internal import CFaiss
         let share = max(1e-6, Double(among) / Double(count) * Double(count - deadCount) / Double(count))
         let kept: Int
         if layout.nodes > Self.scannedNodesMax, among > max(Self.scannedNodesMax, count / 32),
-            let (gamma, most) = self.effort(effort)
+            let effort = self.effort(effort)
         {
-            let expansions = min(Double(layout.nodes), Double(most) / share)
+            let expansions = min(Double(layout.nodes), Double(effort.expansionsMax) / share)
             let seen = unsafe withUnsafePointer(to: rule) { rule in
                 var seek = unsafe tl_seek(
-                    k: UInt32(max(k, 10)), gamma: gamma, expansions_max: UInt32(expansions),
-                    rerank: UInt32(max(2 * k, 20)), passes: isFiltered || deadCount > 0 ? tl_node_passes : nil,
+                    k: UInt32(max(k, 10)), gamma: effort.gamma, expansions_max: UInt32(expansions),
+                    rerank: UInt32(max(k * effort.shortlist / 10, effort.shortlist)),
+                    passes: isFiltered || deadCount > 0 ? tl_node_passes : nil,
                     context: rule, excluded: .max)
                 return unsafe tl_graph_search(graph, searcher.seeker, query.baseAddress, &seek, searcher.found)
             }
@@ -245,16 +254,13 @@ internal import CFaiss
         }
     }
 
-    /// γ and the most expansions of an effort; nil where only comparing everything gives it.
-    func effort(_ effort: SearchEffort) -> (gamma: Float, expansionsMax: Int)? {
+    /// What an effort comes to; nil where only comparing everything gives it.
+    private func effort(_ effort: SearchEffort) -> EffortLadder.Rung? {
         switch effort {
-        case .exact: return nil
-        case .gamma(let gamma, let most): return (gamma, most)
+        case .exact: nil
+        case .gamma(let gamma, let most, let shortlist): .init(gamma: gamma, expansionsMax: most, shortlist: shortlist)
         case .recall(let recall):
-            guard !calibration.isEmpty else { return (0.4, 4000) }
-            guard let index = calibration.firstIndex(where: { $0.recall >= recall }) else { return nil }
-            let entry = SegmentCalibration.between(calibration, index, recall)
-            return (entry.gamma, SegmentCalibration.expansionsMax(mean: entry.expansions))
+            calibration.isEmpty ? .init(gamma: 0.4, expansionsMax: 4000, shortlist: 20) : ladder[recall]
         }
     }
 

@@ -7,24 +7,15 @@ enum SegmentCalibration {
     static let gammas: [Float] = [
         -0.3, -0.2, -0.1, -0.05, 0, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5,
     ]
+    /// A shorter list is kept sorted and compared faster, and lets rounding err more: which one serves a recall best is
+    /// measured, too.
+    static let shortlists = [12, 14, 20]
     private static let k = 10
     private static let uncappedExpansions = 3000
     private static let enough: Float = 0.998
 
     /// A few queries would go over much of the graph at any γ: they are stopped at a few times the mean.
     static func expansionsMax(mean: Float) -> Int { 32 + Int(4 * mean) }
-
-    /// The effort between an entry that is enough and the one before, which is not: as far as the recall that is asked for,
-    /// and a tenth of what is missing to 1 farther, about one standard error of 256 queries.
-    static func between(_ table: [CalibratedEffort], _ index: Int, _ recall: Float) -> CalibratedEffort {
-        guard index > 0 else { return table[index] }
-        let (low, high) = (table[index - 1], table[index])
-        let wanted = recall + (1 - recall) / 10
-        let part = min(1, max(0, (wanted - low.recall) / max(1e-6, high.recall - low.recall)))
-        return CalibratedEffort(
-            gamma: low.gamma + part * (high.gamma - low.gamma), recall: recall,
-            expansions: low.expansions + part * (high.expansions - low.expansions))
-    }
 
     static func measured(
         _ graph: OpaquePointer, nodes: Int, dimensions: Int, queries: Int, threads: Int
@@ -44,25 +35,30 @@ enum SegmentCalibration {
                 unsafe tl_graph_vector(graph, node, vectors.baseAddress! + index * dimensions)
             }
         }
-        var table: [CalibratedEffort] = []
-        for gamma in gammas {
-            let free = run(gamma, uncappedExpansions)
-            let entry = run(gamma, expansionsMax(mean: free.expansions))
-            // A wider search is no worse; what seems so is the sample.
-            let recall = max(entry.recall, table.last?.recall ?? 0)
-            table.append(CalibratedEffort(gamma: gamma, recall: recall, expansions: free.expansions))
-            if recall >= enough { break }
+        return shortlists.flatMap { shortlist in
+            var table: [CalibratedEffort] = []
+            for gamma in gammas {
+                let free = run(gamma, shortlist, uncappedExpansions)
+                let entry = run(gamma, shortlist, expansionsMax(mean: free.expansions))
+                // A wider search is no worse; what seems so is the sample.
+                let before = table.last?.recall ?? 0
+                let recall = max(entry.recall, before)
+                table.append(
+                    CalibratedEffort(gamma: gamma, recall: recall, expansions: free.expansions, shortlist: shortlist))
+                // What a short list costs no wider search brings back.
+                if recall >= enough || shortlist < shortlists.last! && gamma > 0 && recall - before < 0.001 { break }
+            }
+            return table
         }
-        return table
 
-        func run(_ gamma: Float, _ expansionsMax: Int) -> (recall: Float, expansions: Float) {
+        func run(_ gamma: Float, _ shortlist: Int, _ expansionsMax: Int) -> (recall: Float, expansions: Float) {
             var hits = 0
             var expansions = 0
             var found = [tl_found](repeating: tl_found(), count: k)
             for (index, node) in sampled.enumerated() {
                 var seek = unsafe tl_seek(
-                    k: UInt32(k), gamma: gamma, expansions_max: UInt32(expansionsMax), rerank: 20, passes: nil,
-                    context: nil, excluded: node)
+                    k: UInt32(k), gamma: gamma, expansions_max: UInt32(expansionsMax), rerank: UInt32(shortlist),
+                    passes: nil, context: nil, excluded: node)
                 let kept = unsafe vectors.withUnsafeBufferPointer { vectors in
                     unsafe tl_graph_search(
                         graph, searcher.seeker, vectors.baseAddress! + index * dimensions, &seek, &found)

@@ -17,7 +17,7 @@ struct SegmentLayout: Equatable {
     static let calibrationsMax = Version.second.calibrationsMax
     static let footerBytes = Version.second.footerBytes
 
-    private(set) var version = Version.second
+    var version = Version.second
 
     var graphBytes: Int
     var rows: Int

@@ -41,7 +41,7 @@ import Testing
 
     @Test(
         arguments: [
-            (.installsEarly, 2309), (.forgetsDeleted, 3), (.sealedToFrontier, 14),
+            (.installsEarly, 3), (.forgetsDeleted, 3), (.sealedToFrontier, 14),
         ] as [(SnapshotVariant, UInt64)])
     func aBrokenRuleOfSnapshotsIsNoticed(_ variant: SnapshotVariant, _ seed: UInt64) throws {
         let broken = try Simulation(events: 1000, snapshotVariant: variant).run(seed: seed)

@@ -88,7 +88,12 @@ extension History: SnapshotWorld {
         region.life.isBusy = false
         if region.life.isDead { return bury(region) }
         guard did, let census = region.region.census else { return }
-        if census.snapshot != before { note("snapshot in place", Int(before ?? 0), Int(census.snapshot)) }
+        if census.snapshot != before {
+            note("snapshot in place", Int(before ?? 0), Int(census.snapshot))
+            if !census.hasReachedSnapshot {
+                oracle.find("region \(region.name) serves snapshot \(census.snapshot) and has not applied all of it")
+            }
+        }
         oracle.check(census, of: region.name)
     }
 

@@ -259,7 +259,7 @@ def main():
                                   capture_output=True, text=True)
             ours = json.loads(done.stdout)
             show("Tideline", ours["sealSeconds"],
-                 sum(ours[part] for part in ("linkBytes", "codeBytes", "floatBytes", "startBytes")) / 2**20,
+                 ours["memoryBytes"] / 2**20,
                  ours["points"])
             print("  " + done.stdout.strip())
             best = {}

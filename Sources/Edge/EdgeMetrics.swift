@@ -51,6 +51,7 @@ struct EdgeMetrics: Sendable {
                 [
                     (",part=\"links\"", "\(facts.linkBytes)"), (",part=\"codes\"", "\(facts.codeBytes)"),
                     (",part=\"floats\"", "\(facts.floatBytes)"), (",part=\"starts\"", "\(facts.startBytes)"),
+                    (",part=\"rows\"", "\(facts.rowBytes)"),
                     (",part=\"files\"", "\(facts.fileBytes)"),
                 ])
         }

@@ -354,7 +354,7 @@ package struct EdgeRoutes: Sendable {
         json.member("sealedHere", replica.vectors.own.reduce(0) { $0 + $1.count })
         json.member("vectorsSealed", facts.rows)
         json.member("vectorsInTail", replica.vectors.tailRows)
-        json.member("memoryBytes", facts.linkBytes + facts.codeBytes + facts.floatBytes + facts.startBytes)
+        json.member("memoryBytes", facts.memoryBytes)
         json.member("fileBytes", facts.fileBytes)
         json.key("parts")
         json.beginArray()

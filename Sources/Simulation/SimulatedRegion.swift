@@ -52,14 +52,14 @@ final class SimulatedRegion {
         region = try Region(
             configuration, pipeline: pipeline, model: nil, bus: self.bus, log: quiet, clock: steady)
         var following = SnapshotFollower.Configuration()
-        following.limits = place.limits
         following.keep = 2
         following.ownRows = 60
         following.ownAfterMicroseconds = 40_000_000
         following.variant = variant
-        follower = SnapshotFollower(
-            region, store: store, source: source, trusting: key.trusted, configuration: following, log: quiet,
-            clock: steady)
+        guard let follower = SnapshotFollower(region, configuration: following, log: quiet, clock: steady) else {
+            preconditionFailure("the place above has a source")
+        }
+        self.follower = follower
     }
 
     /// Begins with a snapshot, where that is due, or does what the follower has to do. Returns whether anything was.

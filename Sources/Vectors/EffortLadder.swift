@@ -30,10 +30,9 @@ struct EffortLadder: Sendable {
         return step >= 0 ? step <= Float(Self.steps) ? rungs[Int(step)] : nil : rungs[0]
     }
 
-    /// What a search takes, in expansions: keeping a place of the shortlist costs half of one, and a hundredth more for each
-    /// expansion, whose finds are put into it. (Measured: docs/vectors.md.)
+    /// What a search takes, in expansions: a place of the shortlist costs a fifth of one. (Measured: docs/vectors.md.)
     private static func cost(_ effort: CalibratedEffort) -> Float {
-        effort.expansions + Float(effort.shortlist) * (0.5 + 0.01 * effort.expansions)
+        effort.expansions + Float(effort.shortlist) / 5
     }
 
     /// The effort between an entry that is enough and the one before, which is not: as far as the recall that is asked for,

@@ -20,8 +20,6 @@ package struct SegmentRow: Sendable, Equatable {
         self.label = label
         self.entity = entity
     }
-
-    var vectorRow: VectorRow { VectorRow(id: id, time: time, score: score, entity: entity, label: label) }
 }
 
 /// How a segment is made.
@@ -91,11 +89,15 @@ package struct SegmentFacts: Sendable, Equatable {
     /// In memory; 0 where they stay mapped from the file.
     package var floatBytes = 0
     package var startBytes = 0
+    /// What answers tell of rows, in memory.
+    package var rowBytes = 0
     /// Ids, versions and columns, mapped from the file.
     package var columnBytes = 0
     package var fileBytes = 0
 
     package init() {}
+
+    package var memoryBytes: Int { linkBytes + codeBytes + floatBytes + startBytes + rowBytes }
 
     package static func += (sum: inout SegmentFacts, other: SegmentFacts) {
         sum.rows += other.rows
@@ -104,6 +106,7 @@ package struct SegmentFacts: Sendable, Equatable {
         sum.codeBytes += other.codeBytes
         sum.floatBytes += other.floatBytes
         sum.startBytes += other.startBytes
+        sum.rowBytes += other.rowBytes
         sum.columnBytes += other.columnBytes
         sum.fileBytes += other.fileBytes
     }

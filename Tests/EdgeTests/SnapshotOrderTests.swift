@@ -1,6 +1,7 @@
 import Foundation
 import Replicate
 import Testing
+import Vectors
 
 @testable import Edge
 
@@ -80,6 +81,66 @@ import Testing
         #expect(try snapshot(of: edge) == first)
         try world.run([edge])
         try world.expectWhole(edge.region)
+    }
+
+    /// A merge leaves out what was replaced since the last snapshot: a region that has not got so far keeps the parts, in which
+    /// the replaced rows are its newest ones. (Simulation: seed 10100.)
+    @Test func aMergeIsTakenByWhoKnowsOfWhatItLeavesOut() throws {
+        let world = try SnapshotWorld()
+        let edge = try world.edge()
+        for round in 0..<3 {
+            try world.events(round * 500..<round * 500 + 500)
+            try world.run([edge])
+            #expect(try world.sealer.step())
+            while edge.follower.step() {}
+        }
+        let before = try snapshot(of: edge)
+        let had = world.model
+        try world.events(0..<100)
+        try world.run()
+        #expect(try world.sealer.step(), "three segments of like size become one")
+        let merged = try #require(try world.store.current).manifest
+        #expect(merged.segments.map(\.rows) == [1400] && merged.number > before)
+        #expect(!edge.follower.step())
+        #expect(try snapshot(of: edge) == before)
+        let collection = try #require(edge.region.replica).vectors.collection(0)
+        var searcher = CollectionSearcher()
+        for id in 0..<100 {
+            let old = try #require(had["e\(id)"])
+            let found = try collection.search(old.vector, k: 1, effort: .exact, with: &searcher)
+            #expect(found.first?.distance == 0 && found.first?.row.time == old.time)
+        }
+        try world.run([edge])
+        while edge.follower.step() {}
+        #expect(try snapshot(of: edge) == merged.number)
+        try world.expectWhole(edge.region)
+    }
+
+    /// A region that begins with a snapshot remembers how far it was told that the log goes, whoever speaks next. (Simulation:
+    /// on the way to seed 2007.)
+    @Test func aRegionThatBeginsWithASnapshotRemembersWhatItHeard() throws {
+        let world = try SnapshotWorld()
+        try world.events(0..<500)
+        try world.run()
+        try world.seal()
+        let lineage = world.log.lineage
+        let end = try #require(world.figures.current.positions[0]).seq
+        let edge = try world.edge("new")
+        // From one who hears of the log's end sooner than the relay of this world.
+        try world.bus.publish(
+            Heartbeat(
+                lineage: lineage, sentAt: world.clock.now, sender: 77, sent: world.clock.unset, partitions: 2,
+                heads: [Heartbeat.Head(partition: 0, seq: end + 3000, digest: 0, commitTime: 0, watermark: 0)]))
+        let deadline = Date(timeIntervalSinceNow: 30)
+        while edge.region.replica == nil {
+            try #require(Date() < deadline, "it does not begin")
+            _ = try edge.region.step(waitMicroseconds: 1000)
+        }
+        #expect(try snapshot(of: edge) > 0)
+        try world.run([edge])
+        let status = edge.region.status
+        #expect(status.heads[0] == end && status.heads[1] != nil, "the relay of this world was heard")
+        #expect(!status.isComplete && status.state(now: world.clock.now) != .fresh)
     }
 
     private func snapshot(of edge: SnapshotWorld.Edge) throws -> UInt64 {

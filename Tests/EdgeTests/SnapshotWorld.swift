@@ -86,7 +86,10 @@ final class SnapshotWorld {
     ) throws -> Region {
         var configuration = Region.Configuration(name: name, path: "\(folder)/\(name)")
         configuration.isSealer = name.hasPrefix("sealer")
-        configuration.snapshots = SnapshotPlace(store: store, source: source, keys: key.trusted)
+        var place = SnapshotPlace(store: store, source: source, keys: key.trusted)
+        place.limits.attemptsMax = 2
+        place.limits.backoffMilliseconds = 1
+        configuration.snapshots = place
         return try Region(
             configuration, pipeline: pipeline, model: nil, bus: bus.makeSubscriber(),
             log: Log(role: name, minimum: .error), clock: clock)
@@ -115,12 +118,9 @@ final class SnapshotWorld {
         let source = source ?? InProcessSnapshotSource(store)
         let region = try Self.region(name, folder, pipeline, bus, clock, store: own, source: source, key: key)
         var configuration = SnapshotFollower.Configuration()
-        configuration.limits.attemptsMax = 2
-        configuration.limits.backoffMilliseconds = 1
         change(&configuration)
-        let follower = SnapshotFollower(
-            region, store: own, source: source, trusting: key.trusted, configuration: configuration,
-            log: Log(role: name, minimum: .error), clock: clock)
+        let follower = try #require(
+            SnapshotFollower(region, configuration: configuration, log: Log(role: name, minimum: .error), clock: clock))
         return Edge(region: region, store: own, follower: follower)
     }
 

@@ -44,6 +44,43 @@ struct TakeoverTests {
         #expect(rows.count == 120 && rows.values.allSatisfy { $0.count == 1 })
     }
 
+    /// What is open in the changelog and nobody of ours holds hides what is committed behind it. A takeover ends what may be
+    /// open under its own ids, by a transaction of each that holds no batch, and goes on when nothing is open any more.
+    @Test func whatStandsOpenIsEndedOrWaitedFor() throws {
+        let world = try KafkaWorld()
+        let first = try world.core(slot: 0)
+        try first.append((0..<60).map { world.event($0, terminal: 1) }, world: world)
+        try first.run(until: { first.figures.current.scored == 60 })
+        let stranger = try TransactionalProducer(
+            world.configuration.transactional(id: "stranger-\(world.configuration.pipeline)"), hooks: ClientHooks())
+        let junk = Array("of a stranger".utf8)
+        try stranger.initialize(milliseconds: 30_000)
+        try stranger.begin()
+        try junk.withUnsafeBytes {
+            try stranger.produce(
+                world.configuration.changes, 1, key: UnsafeRawBufferPointer(start: nil, count: 0), value: $0)
+        }
+        Thread.sleep(forTimeInterval: 0.3)
+        let heir = try world.core(slot: 0)
+        try heir.append((60..<120).map { world.event($0, terminal: 1) }, world: world)
+        let began = Date()
+        try heir.run(until: { heir.figures.current.scored == 40 && Date().timeIntervalSince(began) > 4 }, seconds: 30)
+        #expect(heir.figures.current.scored == 40, "the partition that is open waits, the others go on")
+        try stranger.abort(milliseconds: 30_000)
+        try heir.run(until: { heir.figures.current.scored == 60 }, seconds: 30)
+        withExtendedLifetime(junk) {}
+        let rows = try world.committed()
+        #expect(rows.count == 120 && rows.values.allSatisfy { $0.count == 1 })
+        let client = try KafkaClient(.consumer, world.configuration.reading("test", fetchWait: 10))
+        var barriers = 0
+        let (low, high) = try client.watermarks(world.configuration.changes, 1)
+        try client.records(world.configuration.changes, 1, from: low, to: high) { record in
+            if String(decoding: record.key, as: UTF8.self) == "barrier" { barriers += 1 }
+            return true
+        }
+        #expect(barriers >= 2 && barriers % 2 == 0, "one of each id, each time it was tried: \(barriers)")
+    }
+
     /// A worker stands still between the two ids of its takeover; another takes the partition and commits; then the first
     /// goes on. Its first id is fenced, so it commits nothing; the other finds its second id gone, and takes the partition again.
     @Test func aZombieThatInitialisesItsSecondIdLateCommitsNothing() throws {

@@ -51,7 +51,8 @@ import Vectors
             var error = tl_graph_error()
             guard let graph = tl_graph_open(path, TL_GRAPH_SQUARED_L2, true, &error) else { continue }
             var seek = tl_seek(
-                k: 10, gamma: 0.5, expansions_max: 500, rerank: 20, passes: nil, context: nil, excluded: .max)
+                k: 10, gamma: 0.5, expansions_max: 500, rerank: 20, passes: nil, context: nil, excluded: .max,
+                rows: nil)
             var found = [tl_found](repeating: tl_found(), count: 10)
             #expect(tl_graph_search(graph, searcher, [0.1, 0.2, 0.3, 0.4, 0.5], &seek, &found) <= 10)
             tl_graph_close(graph)

@@ -198,7 +198,8 @@ import Vectors
                 #expect(tl_graph_use_kernel(kernel))
                 distances.append((0..<300).map { tl_graph_code_distance(graph, query, UInt32($0)) })
                 var seek = tl_seek(
-                    k: 10, gamma: 0.3, expansions_max: 200, rerank: 20, passes: nil, context: nil, excluded: .max)
+                    k: 10, gamma: 0.3, expansions_max: 200, rerank: 20, passes: nil, context: nil, excluded: .max,
+                    rows: nil)
                 var found = [tl_found](repeating: tl_found(), count: 10)
                 #expect(tl_graph_search(graph, searcher, query, &seek, &found) == 10)
                 results.append(found.map(\.node).sorted())

@@ -88,6 +88,8 @@ struct Batch {
 #define UNDER_WAY 2
 #define AHEAD 2
 #define CODE_MAX 1568
+/// So many of the nearest are kept in registers, where there are some.
+#define SORTED_MAX 32
 
 struct tl_graph {
     uint32_t nodes = 0, dimensions = 0;
@@ -117,7 +119,7 @@ struct tl_seeker {
     // Candidates: a 4-ary heap of distance << 32 | node.
     std::vector<uint64_t> heap;
     size_t open = 0;
-    // The nearest that pass, sorted.
+    // The nearest that pass, sorted; then UINT64_MAX.
     std::vector<uint64_t> best;
     uint32_t best_count = 0;
     // Whose neighbours were looked at, exactly: what `seen` forgets would otherwise be looked at for ever.
@@ -195,7 +197,8 @@ Topology insert_all(const Codes &codes, const tl_graph_plan &plan);
 void enrich(Topology &topology, const Codes &codes, uint32_t links_max, uint32_t threads);
 /// Sees to it that every node is reached from the entry.
 void connect(Topology &topology, const Codes &codes);
-/// Numbers nodes breadth first; `order[i]` is the old number of the new node i.
+/// Numbers nodes so that neighbours follow each other, depth first from the entry; `order[i]` is the old number of the new
+/// node i.
 void renumber(Topology &topology, uint32_t *order);
 
 void make_entries(tl_graph &graph);

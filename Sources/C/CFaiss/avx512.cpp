@@ -51,6 +51,44 @@ INLINE uint64_t within(const uint32_t *distances, uint32_t count, uint32_t far) 
     return count < 64 ? mask & ((1ull << count) - 1) : mask;
 }
 
+/// Keeps the nearest of a batch among those known, sorted in registers, eight in each: no branch asks where one belongs.
+template <int R>
+INLINE void keep_sorted(tl_seeker &s, const tl_seek &o, const Batch &batch, uint32_t worst) {
+    uint64_t *best = s.best.data();
+    __m512i x[R];
+    for (int r = 0; r < R; r++) x[r] = _mm512_loadu_si512(best + 8 * r);
+    for (uint32_t i = 0; i < batch.count; i += 64) {
+        uint64_t near = within(s.distances + i, batch.count - i, worst);
+        for (; near != 0; near &= near - 1) {
+            const uint32_t j = i + (uint32_t)__builtin_ctzll(near);
+            const __m512i key = _mm512_set1_epi64((long long)((uint64_t)s.distances[j] << 32 | batch.nodes[j]));
+            __mmask8 known = 0;
+            for (int r = 0; r < R; r++) known |= _mm512_cmpeq_epi64_mask(x[r], key);
+            if (known) continue;
+            // Each place takes the lesser of what it has and what would move there: the one before it, or the new one.
+            for (int r = R - 1; r >= 0; r--) {
+                const __m512i before = _mm512_alignr_epi64(x[r], r > 0 ? x[r - 1] : key, 7);
+                x[r] = _mm512_min_epu64(x[r], _mm512_max_epu64(before, key));
+            }
+        }
+    }
+    uint32_t count = 0;
+    for (int r = 0; r < R; r++) {
+        _mm512_storeu_si512(best + 8 * r, x[r]);
+        count += (uint32_t)__builtin_popcount(_mm512_cmpneq_epi64_mask(x[r], _mm512_set1_epi64(-1)));
+    }
+    s.best_count = count < o.rerank ? count : o.rerank;
+}
+
+/// The same for a shortlist of any length; false where it is too long for registers.
+INLINE bool keep_all(tl_seeker &s, const tl_seek &o, const Batch &batch, uint32_t worst) {
+    if (o.rerank <= 16) keep_sorted<2>(s, o, batch, worst);
+    else if (o.rerank <= 24) keep_sorted<3>(s, o, batch, worst);
+    else if (o.rerank <= SORTED_MAX) keep_sorted<4>(s, o, batch, worst);
+    else return false;
+    return true;
+}
+
 INLINE void half_worth(__m512i r, __m512i factor, __m512i &total, uint8_t *worth) {
     const __m256i u = _mm512_cvtepi16_epi8(_mm512_mulhi_epu16(_mm512_abs_epi16(r), factor));
     const __mmask32 over = _mm512_cmpgt_epi16_mask(r, _mm512_setzero_si512());

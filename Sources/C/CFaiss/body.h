@@ -1,4 +1,4 @@
-// The search, once for each form: whoever includes it has defined the namespace FORM and, in it, `four`, `within`,
+// The search, once for each form: whoever includes it has defined the namespace FORM and, in it, `four`, `within`, `keep_all`,
 // `squared_l2` and `product`. It is compiled for one instruction set, so nothing of the standard library that is a
 // template may be made in here.
 
@@ -42,18 +42,17 @@ INLINE uint64_t pop(tl_seeker &s) {
 }
 
 /// Takes a node among the nearest, when it passes. Each once: equal keys are one node.
-INLINE bool keep(tl_seeker &s, const tl_seek &o, uint64_t key) {
+INLINE void keep(tl_seeker &s, const tl_seek &o, uint64_t key) {
     uint64_t *best = s.best.data();
-    if (s.best_count == o.rerank && key >= best[s.best_count - 1]) return false;
+    if (s.best_count == o.rerank && key >= best[s.best_count - 1]) return;
     const uint32_t node = (uint32_t)key;
-    if (node == o.excluded || (o.passes != nullptr && !o.passes(o.context, node))) return false;
+    if (node == o.excluded || (o.passes != nullptr && !o.passes(o.context, node))) return;
     uint32_t place = s.best_count;
     while (place > 0 && best[place - 1] > key) place--;
-    if (place > 0 && best[place - 1] == key) return false;
+    if (place > 0 && best[place - 1] == key) return;
     uint32_t last = s.best_count < o.rerank ? s.best_count++ : o.rerank - 1;
     for (; last > place; last--) best[last] = best[last - 1];
     best[place] = key;
-    return true;
 }
 
 /// True the first time.
@@ -202,17 +201,22 @@ INLINE void compare(const tl_graph &g, tl_seeker &s, const tl_seek &o) {
             codes + (size_t)n[3] * stride, stride, s.distances + i);
     }
     const uint32_t worst = s.best_count == o.rerank ? (uint32_t)(s.best[s.best_count - 1] >> 32) : 0xFFFFFFFFu;
-    const uint32_t far = worst > s.limit ? worst : s.limit;
+    // All that are near are kept before any becomes a candidate: by then the limit is what they make it.
+    if (o.passes != nullptr || o.excluded != UINT32_MAX || !keep_all(s, o, batch, worst)) {
+        for (uint32_t i = 0; i < batch.count; i += 64) {
+            uint64_t near = within(s.distances + i, batch.count - i, worst);
+            for (; near != 0; near &= near - 1) {
+                const uint32_t j = i + (uint32_t)__builtin_ctzll(near);
+                keep(s, o, (uint64_t)s.distances[j] << 32 | batch.nodes[j]);
+            }
+        }
+    }
+    s.limit = limit_of(s, o, noise);
     for (uint32_t i = 0; i < batch.count; i += 64) {
-        uint64_t near = within(s.distances + i, batch.count - i, far);
+        uint64_t near = within(s.distances + i, batch.count - i, s.limit);
         for (; near != 0; near &= near - 1) {
             const uint32_t j = i + (uint32_t)__builtin_ctzll(near);
-            const uint32_t d = s.distances[j], next = batch.nodes[j];
-            if (next == o.excluded) continue;
-            const uint64_t key = (uint64_t)d << 32 | next;
-            if (keep(s, o, key)) s.limit = limit_of(s, o, noise);
-            if (d > s.limit) continue;
-            push(s, key);
+            if (batch.nodes[j] != o.excluded) push(s, (uint64_t)s.distances[j] << 32 | batch.nodes[j]);
         }
     }
 }

@@ -93,6 +93,9 @@ static float product(const float *query, const char *vector, uint32_t dimensions
     return sum;
 }
 
+/// One by one, by `keep`.
+INLINE bool keep_all(tl_seeker &, const tl_seek &, const Batch &, uint32_t) { return false; }
+
 }  // namespace FORM
 }  // namespace tideline
 

@@ -76,7 +76,8 @@ static void prepare(tl_seeker &s, const tl_seek &o) {
         s.expanded.assign(size, 0);
         s.expanded_places.resize(o.expansions_max);
     }
-    if (s.best.size() < o.rerank) s.best.resize(o.rerank);
+    if (s.best.size() < std::max<size_t>(o.rerank, SORTED_MAX)) s.best.resize(std::max<size_t>(o.rerank, SORTED_MAX));
+    std::fill_n(s.best.begin(), SORTED_MAX, UINT64_MAX);
     s.open = 0;
     s.best_count = 0;
     s.taken_count = s.batch_count = 0;
@@ -153,12 +154,16 @@ static uint32_t doubtful(const tl_graph &graph, const tl_seeker &seeker, uint32_
     return count;
 }
 
-/// Compares the nearest by code again, by their floats.
+/// Compares the nearest by code again, by their floats, and asks for their rows.
 static uint32_t ranked(
     const tl_graph &graph, const Kernel &kernel, const tl_seeker &seeker, const float *shape, uint32_t k,
-    tl_found *found) {
+    const tl_row *rows, tl_found *found) {
     const uint32_t doubtful_count = doubtful(graph, seeker, k);
-    for (uint32_t i = 0; i < doubtful_count; i++) prefetch(graph, (uint32_t)seeker.best[i]);
+    for (uint32_t i = 0; i < doubtful_count; i++) {
+        const uint32_t node = (uint32_t)seeker.best[i];
+        prefetch(graph, node);
+        if (rows != nullptr) __builtin_prefetch(rows + node);
+    }
     uint32_t count = 0;
     for (uint32_t i = 0; i < doubtful_count; i++) {
         const uint32_t node = (uint32_t)seeker.best[i];
@@ -177,20 +182,13 @@ uint32_t tl_graph_search(
         const float *shape = shaped(*graph, query, seeker->unit);
         graph->codes->encode_query(shape, seeker->query);
         kernel.seek(*graph, *seeker, options);
-        return ranked(*graph, kernel, *seeker, shape, options.k, found);
+        return ranked(*graph, kernel, *seeker, shape, options.k, options.rows, found);
     });
 }
 
-void tl_rows_prefetch(const tl_columns *columns, const uint64_t *ids, const tl_found *found, uint32_t count) {
-    for (uint32_t i = 0; i < count; i++) __builtin_prefetch(columns->first + found[i].node);
-    for (uint32_t i = 0; i < count; i++) {
-        const uint32_t row = columns->first[found[i].node];
-        __builtin_prefetch(ids + row);
-        __builtin_prefetch(columns->times + row);
-        __builtin_prefetch(columns->scores + row);
-        __builtin_prefetch(columns->labels + row);
-        __builtin_prefetch(columns->entities + row);
-    }
+void tl_rows_prefetch(const uint32_t *first, const tl_row *rows, const tl_found *found, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) __builtin_prefetch(first + found[i].node);
+    for (uint32_t i = 0; i < count; i++) __builtin_prefetch(rows + first[found[i].node]);
 }
 
 uint32_t tl_graph_scan(

@@ -164,11 +164,35 @@ void connect(Topology &topology, const Codes &codes) {
     }
 }
 
+/// All nodes, each followed by its nearest neighbour that had no place yet, where there is one.
+static std::vector<uint32_t> depth_first(const Topology &topology) {
+    const uint32_t count = (uint32_t)topology.levels.size();
+    std::vector<bool> placed(count);
+    std::vector<uint32_t> sequence, path, next(count, 0);
+    auto place = [&](uint32_t node) {
+        placed[node] = true;
+        sequence.push_back(node);
+        path.push_back(node);
+    };
+    // Whoever is not reached from the entry begins a path of its own.
+    for (uint32_t i = 0; i < count; i++) {
+        const uint32_t root = i == 0 ? topology.entry : i - (i <= topology.entry);
+        if (placed[root]) continue;
+        place(root);
+        while (!path.empty()) {
+            const uint32_t node = path.back();
+            const uint32_t *list = topology.ground.data() + (size_t)node * topology.links_max;
+            uint32_t &link = next[node];
+            while (link < topology.links_max && list[link] != UINT32_MAX && placed[list[link]]) link++;
+            if (link < topology.links_max && list[link] != UINT32_MAX) place(list[link]); else path.pop_back();
+        }
+    }
+    return sequence;
+}
+
 void renumber(Topology &topology, uint32_t *order) {
     const uint32_t count = (uint32_t)topology.levels.size();
-    std::vector<bool> met(count);
-    std::vector<uint32_t> sequence = reached(topology, met);
-    for (uint32_t node = 0; node < count; node++) if (!met[node]) sequence.push_back(node);
+    const std::vector<uint32_t> sequence = depth_first(topology);
     std::vector<uint32_t> number(count);
     for (uint32_t i = 0; i < count; i++) number[sequence[i]] = i;
     Topology result;

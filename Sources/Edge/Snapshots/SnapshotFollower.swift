@@ -17,7 +17,6 @@ package final class SnapshotFollower {
         /// when no snapshot has come for so long.
         package var ownAfterMicroseconds: Int64 = 120_000_000
         package var threads = 1
-        package var limits = SnapshotFetch.Limits()
         /// How long a snapshot that was refused for a reason that may pass is left alone.
         package var retryMicroseconds: Int64 = 5_000_000
         /// The simulation's alone.
@@ -27,9 +26,8 @@ package final class SnapshotFollower {
     }
 
     private let region: Region
-    private let store: SnapshotStore
+    private let place: SnapshotPlace
     private let source: any SnapshotSource
-    private let keys: TrustedKeys
     private let configuration: Configuration
     private let stopping: StopSignal
     private let clock: any WallClock
@@ -43,20 +41,22 @@ package final class SnapshotFollower {
     private let warnings = LogLimiter(intervalMicroseconds: 5_000_000)
     package var figures: SnapshotFigures { region.snapshots }
 
-    package init(
-        _ region: Region, store: SnapshotStore, source: any SnapshotSource, trusting keys: TrustedKeys,
-        configuration: Configuration = .init(), stopping: StopSignal = StopSignal(), log: Log,
+    private var store: SnapshotStore { place.store }
+
+    /// `nil` where the region has no source of snapshots.
+    package init?(
+        _ region: Region, configuration: Configuration = .init(), stopping: StopSignal = StopSignal(), log: Log,
         clock: any WallClock = SystemClock()
     ) {
+        guard let place = region.configuration.snapshots, let source = place.source else { return nil }
         self.region = region
-        self.store = store
+        self.place = place
         self.source = source
-        self.keys = keys
         self.configuration = configuration
         self.stopping = stopping
         self.log = log
         self.clock = clock
-        loader = SnapshotLoader(store: store, variant: configuration.variant)
+        loader = SnapshotLoader(store: place.store, variant: configuration.variant)
         lastInstall = clock.now
     }
 
@@ -113,7 +113,7 @@ package final class SnapshotFollower {
     /// The same envelope is verified and read once, however often it is looked at.
     private func read(_ envelope: [UInt8]) throws(SnapshotRefusal) -> SignedManifest {
         if let announced, announced.envelope == envelope { return announced.signed }
-        let signed = try SignedManifest(decoding: envelope, trusting: keys)
+        let signed = try SignedManifest(decoding: envelope, trusting: place.keys)
         announced = (envelope, signed)
         return signed
     }
@@ -155,7 +155,7 @@ package final class SnapshotFollower {
         if let opened, opened.signed.name == signed.name, opened.replica === replica { return opened }
         opened = nil
         try SnapshotLoader.terms(for: replica, model: region.model).check(signed.manifest)
-        let outcome = try SnapshotFetch(store: store, source: source, limits: configuration.limits).fetch(
+        let outcome = try SnapshotFetch(store: store, source: source, limits: place.limits).fetch(
             signed, parts: .segments, until: stopping)
         figures.didFetch(bytes: outcome.bytesFetched)
         let made = Opened(

@@ -64,7 +64,7 @@ enum EdgeCommand {
                 failed.stop()
             }
         }
-        let follower = try follow(region, configuration.snapshots, arguments, stopping, log)
+        let follower = try follow(region, arguments, stopping, log)
         let server = makeServer(region, port: UInt16(try arguments.int("--port", in: 0...65535) ?? 8411))
         let bound = try server.start()
         log.info("ready", ["url": "http://127.0.0.1:\(bound)"])
@@ -100,18 +100,15 @@ enum EdgeCommand {
     }
 
     private static func follow(
-        _ region: Region, _ place: SnapshotPlace?, _ arguments: ParsedArguments, _ stopping: StopSignal, _ log: Log
+        _ region: Region, _ arguments: ParsedArguments, _ stopping: StopSignal, _ log: Log
     ) throws -> RoleThread? {
-        guard let place, let source = place.source else { return nil }
         var configuration = SnapshotFollower.Configuration()
         configuration.ownRows = try arguments.int("--own-rows", in: 1000...100_000_000) ?? configuration.ownRows
         if let seconds = try arguments.double("--own-after") {
             configuration.ownAfterMicroseconds = Int64(max(0, min(seconds, 86_400)) * 1_000_000)
         }
-        let box = FollowerBox(
-            SnapshotFollower(
-                region, store: place.store, source: source, trusting: place.keys, configuration: configuration,
-                stopping: stopping, log: log))
+        let follower = SnapshotFollower(region, configuration: configuration, stopping: stopping, log: log)
+        guard let box = follower.map(FollowerBox.init) else { return nil }
         return RoleThread(name: "snapshots", stackBytes: 8 << 20) {
             tl_lower_priority()
             while !stopping.isStopped { if !box.follower.step() { stopping.wait(seconds: 0.2) } }

@@ -18,6 +18,9 @@ internal import CFaiss
     let graph: OpaquePointer
     let columns: tl_columns
     private let file: UnsafePointer<UInt8>
+    private let rows: UnsafeMutablePointer<tl_row>
+    /// Row i is node i's: no vector is there twice.
+    private let isOneToOne: Bool
 
     /// Searching so few vectors one by one is as fast as over the graph.
     private static let scannedNodesMax = 2000
@@ -55,12 +58,22 @@ internal import CFaiss
         func start<T>(_ column: SegmentLayout.Column, _ type: T.Type) -> UnsafePointer<T> {
             unsafe UnsafeRawPointer(file + layout.offset(of: column)).assumingMemoryBound(to: T.self)
         }
-        unsafe columns = tl_columns(
+        isOneToOne = layout.nodes == layout.rows
+        var columns = unsafe tl_columns(
             first: start(.first, UInt32.self), times: start(.times, Int64.self), scores: start(.scores, Float.self),
             labels: start(.labels, UInt32.self), entities: start(.entities, UInt64.self), dead: nil)
+        unsafe self.columns = columns
+        guard let rows = unsafe tl_rows_make(&columns, start(.ids, UInt64.self), UInt32(layout.rows)) else {
+            unsafe tl_graph_close(graph)
+            throw .failed("no memory for \(layout.rows) rows")
+        }
+        unsafe self.rows = rows
     }
 
-    deinit { unsafe tl_graph_close(graph) }
+    deinit {
+        unsafe tl_rows_free(rows, UInt32(count))
+        unsafe tl_graph_close(graph)
+    }
 
     private static func layout(_ path: String) -> SegmentLayout? {
         for version in SegmentLayout.Version.allCases {
@@ -80,6 +93,7 @@ internal import CFaiss
         facts.codeBytes = Int(graph.code_bytes)
         facts.floatBytes = Int(graph.float_bytes)
         facts.startBytes = Int(graph.entry_bytes)
+        facts.rowBytes = count * MemoryLayout<tl_row>.stride
         facts.columnBytes = layout.columnBytes
         facts.fileBytes = layout.fileBytes
         return facts
@@ -89,10 +103,9 @@ internal import CFaiss
 
     package func row(_ index: Int) -> SegmentRow {
         precondition(index >= 0 && index < count, "no such row")
-        return unsafe SegmentRow(
-            id: column(.ids, UInt64.self)[index], version: column(.versions, UInt64.self)[index],
-            time: columns.times[index], score: columns.scores[index], label: columns.labels[index],
-            entity: columns.entities[index])
+        let row = unsafe rows[index]
+        return SegmentRow(
+            id: row.id, version: version(index), time: row.time, score: row.score, label: row.label, entity: row.entity)
     }
 
     /// The vector of a row; for the cosine at length 1.
@@ -185,7 +198,7 @@ internal import CFaiss
                     k: UInt32(max(k, 10)), gamma: effort.gamma, expansions_max: UInt32(expansions),
                     rerank: UInt32(max(k * effort.shortlist / 10, effort.shortlist)),
                     passes: isFiltered || deadCount > 0 ? tl_node_passes : nil,
-                    context: rule, excluded: .max)
+                    context: rule, excluded: .max, rows: isOneToOne ? rows : nil)
                 return unsafe tl_graph_search(graph, searcher.seeker, query.baseAddress, &seek, searcher.found)
             }
             // A filter that hides more than its ranges tell: what is left is looked at one by one.
@@ -198,7 +211,7 @@ internal import CFaiss
         } else {
             kept = unsafe scan(query, k: k, candidates, &rule, masked: isFiltered || deadCount > 0, &searcher)
         }
-        unsafe append(kept, k: k, &rule, searcher, &results)
+        unsafe append(kept, k: k, &rule, masked: isFiltered || deadCount > 0, searcher, &results)
     }
 
     /// Compares the rows of a range one by one, or all.
@@ -238,18 +251,18 @@ internal import CFaiss
 
     /// The rows of the nodes found, those that pass.
     private func append(
-        _ kept: Int, k: Int, _ rule: inout tl_row_rule, _ searcher: borrowing SegmentSearcher,
+        _ kept: Int, k: Int, _ rule: inout tl_row_rule, masked: Bool, _ searcher: borrowing SegmentSearcher,
         _ results: inout [Neighbour]
     ) {
-        let before = results.count
-        unsafe tl_rows_prefetch(&rule.columns, column(.ids, UInt64.self), searcher.found, UInt32(kept))
+        let end = results.count + k
+        if !isOneToOne { unsafe tl_rows_prefetch(columns.first, rows, searcher.found, UInt32(kept)) }
         for index in 0..<kept {
             let item = unsafe searcher.found[index]
-            let first = unsafe Int(columns.first[Int(item.node)])
-            for row in unsafe first..<Int(columns.first[Int(item.node) + 1])
-            where unsafe tl_row_passes(&rule, UInt32(row)) {
-                if results.count - before == k { return }
-                results.append(Neighbour(row: self.row(row).vectorRow, distance: item.distance))
+            let node = Int(item.node)
+            let own = unsafe isOneToOne ? node..<node + 1 : Int(columns.first[node])..<Int(columns.first[node + 1])
+            for row in own where unsafe !masked || tl_row_passes(&rule, UInt32(row)) {
+                if results.count == end { return }
+                unsafe results.append(Neighbour(row: rows[row].vectorRow, distance: item.distance))
             }
         }
     }
@@ -301,4 +314,8 @@ internal import CFaiss
         }
         return ranges.min { $0.count < $1.count }
     }
+}
+
+extension tl_row {
+    var vectorRow: VectorRow { VectorRow(id: id, time: time, score: score, entity: entity, label: label) }
 }

@@ -7,9 +7,9 @@ enum SegmentCalibration {
     static let gammas: [Float] = [
         -0.3, -0.2, -0.1, -0.05, 0, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5,
     ]
-    /// A shorter list is kept sorted and compared faster, and lets rounding err more: which one serves a recall best is
-    /// measured, too.
-    static let shortlists = [12, 14, 20]
+    /// A shorter list is kept sorted and compared faster, and lets rounding err more: what each gives is measured, too. Eight are
+    /// a register.
+    static let shortlists = [16, 24]
     private static let k = 10
     private static let uncappedExpansions = 3000
     private static let enough: Float = 0.998
@@ -58,7 +58,7 @@ enum SegmentCalibration {
             for (index, node) in sampled.enumerated() {
                 var seek = unsafe tl_seek(
                     k: UInt32(k), gamma: gamma, expansions_max: UInt32(expansionsMax), rerank: UInt32(shortlist),
-                    passes: nil, context: nil, excluded: node)
+                    passes: nil, context: nil, excluded: node, rows: nil)
                 let kept = unsafe vectors.withUnsafeBufferPointer { vectors in
                     unsafe tl_graph_search(
                         graph, searcher.seeker, vectors.baseAddress! + index * dimensions, &seek, &found)

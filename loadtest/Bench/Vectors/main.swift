@@ -127,7 +127,7 @@ struct Pass {
 
 var points: [[String: Any]] = []
 for target in [0.95, 0.99] {
-    let settings = try [12, 14, 20].compactMap { try tuned(target, $0) }
+    let settings = try [16, 24].compactMap { try tuned(target, $0) }
     guard let (gamma, chosen, _) = settings.max(by: { $0.rate < $1.rate }) else {
         fatalError("no effort reaches a recall of \(target)")
     }
@@ -149,6 +149,7 @@ let output: [String: Any] = [
     "kernel": "\(VectorKernel.current)", "sealSeconds": sealing / .seconds(1), "openSeconds": opening / .seconds(1),
     "rows": facts.rows, "nodes": facts.nodes, "linkBytes": facts.linkBytes, "codeBytes": facts.codeBytes,
     "floatBytes": facts.floatBytes, "startBytes": facts.startBytes, "columnBytes": facts.columnBytes,
+    "rowBytes": facts.rowBytes, "memoryBytes": facts.memoryBytes,
     "fileBytes": facts.fileBytes, "points": points,
 ]
 print(String(decoding: try JSONSerialization.data(withJSONObject: output, options: [.sortedKeys]), as: UTF8.self))

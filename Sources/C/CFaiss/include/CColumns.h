@@ -20,6 +20,19 @@ typedef struct {
     uint64_t *dead;
 } tl_columns;
 
+/// A row as an answer tells it: half a line of the cache, where each column would be a line of its own.
+typedef struct {
+    uint64_t id;
+    int64_t time;
+    uint64_t entity;
+    float score;
+    uint32_t label;
+} tl_row;
+
+/// The rows of columns one after the other, in memory; null when that is short.
+tl_row *tl_rows_make(const tl_columns *columns, const uint64_t *ids, uint32_t count);
+void tl_rows_free(tl_row *rows, uint32_t count);
+
 /// Inclusive ranges. A score that is no number passes `any_score` alone.
 typedef struct {
     int64_t time_min;

@@ -52,7 +52,7 @@ uint32_t tl_graph_group(
     const float *rows, uint32_t count, uint32_t dimensions, uint32_t *node_of, tl_graph_error *error);
 
 /// Builds the graph of `count` vectors, none of which is NaN or infinite (for the cosine: each of length 1), and writes it
-/// to a file that FAISS opens as an `IndexHNSWFlat`. Nodes are numbered breadth first: node i is row `order[i]`.
+/// to a file that FAISS opens as an `IndexHNSWFlat`. Nodes are numbered depth first: node i is row `order[i]`.
 bool tl_graph_build(
     const float *rows, uint32_t count, const tl_graph_plan *plan, const char *path, uint32_t *order,
     tl_graph_error *error);
@@ -115,6 +115,8 @@ typedef struct {
     const void *context;
     /// A node that is treated as if it were not there, or UINT32_MAX.
     uint32_t excluded;
+    /// Null, or what an answer tells of each node: it is asked for while the nearest are compared.
+    const tl_row *rows;
 } tl_seek;
 
 tl_seeker *tl_seeker_make(void);
@@ -126,8 +128,8 @@ void tl_seeker_free(tl_seeker *seeker);
 uint32_t tl_graph_search(
     const tl_graph *graph, tl_seeker *seeker, const float *query, const tl_seek *seek, tl_found *found);
 
-/// Asks for the first rows of nodes that were found, before they are read one by one from a mapped file.
-void tl_rows_prefetch(const tl_columns *columns, const uint64_t *ids, const tl_found *found, uint32_t count);
+/// Asks for the first rows of nodes that were found, before they are read one by one.
+void tl_rows_prefetch(const uint32_t *first, const tl_row *rows, const tl_found *found, uint32_t count);
 
 /// Nodes whose neighbours the last search looked at; it ended early when that is `expansions_max`.
 uint32_t tl_seeker_expansions(const tl_seeker *seeker);

@@ -92,7 +92,7 @@ import Testing
     func aBadSnapshotIsRefused(_ kind: String) throws {
         let world = try SnapshotWorld(sealRows: 800)
         let source = ForgedSource(world.store)
-        let edge = try world.edge(source: source) { $0.limits.bytesMax = 20 << 20 }
+        let edge = try world.edge(source: source, snapshotBytesMax: 20 << 20)
         try world.events(0..<800)
         try world.run([edge])
         try world.seal()

@@ -82,13 +82,14 @@ final class SnapshotWorld {
 
     private static func region(
         _ name: String, _ folder: String, _ pipeline: Pipeline, _ bus: InProcessBus, _ clock: ManualClock,
-        store: SnapshotStore, source: (any SnapshotSource)?, key: SigningKey
+        store: SnapshotStore, source: (any SnapshotSource)?, key: SigningKey, snapshotBytesMax: Int? = nil
     ) throws -> Region {
         var configuration = Region.Configuration(name: name, path: "\(folder)/\(name)")
         configuration.isSealer = name.hasPrefix("sealer")
         var place = SnapshotPlace(store: store, source: source, keys: key.trusted)
         place.limits.attemptsMax = 2
         place.limits.backoffMilliseconds = 1
+        if let snapshotBytesMax { place.limits.bytesMax = snapshotBytesMax }
         configuration.snapshots = place
         return try Region(
             configuration, pipeline: pipeline, model: nil, bus: bus.makeSubscriber(),
@@ -110,13 +111,15 @@ final class SnapshotWorld {
     }
 
     func edge(
-        _ name: String = "eu", source: (any SnapshotSource)? = nil,
+        _ name: String = "eu", source: (any SnapshotSource)? = nil, snapshotBytesMax: Int? = nil,
         _ change: (inout SnapshotFollower.Configuration) -> Void = { _ in }
     ) throws -> Edge {
         let own = try SnapshotStore(
             path: "\(folder)/\(name)/snapshots", trusting: key.trusted, holding: .segments)
         let source = source ?? InProcessSnapshotSource(store)
-        let region = try Self.region(name, folder, pipeline, bus, clock, store: own, source: source, key: key)
+        let region = try Self.region(
+            name, folder, pipeline, bus, clock, store: own, source: source, key: key,
+            snapshotBytesMax: snapshotBytesMax)
         var configuration = SnapshotFollower.Configuration()
         change(&configuration)
         let follower = try #require(

@@ -223,9 +223,9 @@ PEERS = [Svs, SymphonyQG, Faiss, Hnswlib, Usearch]
 
 def show(name, build, memory, points):
     for p in points:
-        batch = p.get("batchQueriesPerSecond", 0)
+        batch = f"batch {p['batchQueriesPerSecond']:9,.0f}/s" if "batchQueriesPerSecond" in p else " " * 17
         print(f"  {name:22} @{p['target']:.2f}  recall {p['recall']:.4f}  {p['queriesPerSecond']:9,.0f}/s  "
-              f"batch {batch:9,.0f}/s  p50 {p['p50Microseconds']:7.1f} µs  p99 {p['p99Microseconds']:7.1f} µs  "
+              f"{batch}  p50 {p['p50Microseconds']:7.1f} µs  p99 {p['p99Microseconds']:7.1f} µs  "
               f"build {build:6.1f} s  {memory:6.0f} MB", flush=True)
 
 

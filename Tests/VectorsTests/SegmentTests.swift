@@ -193,18 +193,23 @@ import Vectors
         defer { tl_seeker_free(searcher) }
         for query in vectors.prefix(20) + vectors.prefix(3).map({ $0.map { $0 * 1000 } }) {
             var distances: [[UInt32]] = []
-            var results: [[UInt32]] = []
+            // Two, three and four registers, and more than there are.
+            let shortlists: [UInt32] = [3, 16, 20, 31, 40]
+            var results = shortlists.map { _ in [[UInt32]]() }
             for (kernel, graph) in zip(kernels, graphs) {
                 #expect(tl_graph_use_kernel(kernel))
                 distances.append((0..<300).map { tl_graph_code_distance(graph, query, UInt32($0)) })
-                var seek = tl_seek(
-                    k: 10, gamma: 0.3, expansions_max: 200, rerank: 20, passes: nil, context: nil, excluded: .max,
-                    rows: nil)
-                var found = [tl_found](repeating: tl_found(), count: 10)
-                #expect(tl_graph_search(graph, searcher, query, &seek, &found) == 10)
-                results.append(found.map(\.node).sorted())
+                for (index, shortlist) in shortlists.enumerated() {
+                    let k = min(10, shortlist)
+                    var seek = tl_seek(
+                        k: k, gamma: 0.3, expansions_max: 200, rerank: shortlist, passes: nil, context: nil,
+                        excluded: .max, rows: nil)
+                    var found = [tl_found](repeating: tl_found(), count: 10)
+                    #expect(tl_graph_search(graph, searcher, query, &seek, &found) == k)
+                    results[index].append(found.prefix(Int(k)).map(\.node).sorted())
+                }
             }
-            #expect(Set(distances).count == 1 && Set(results).count == 1)
+            #expect(Set(distances).count == 1 && results.allSatisfy { Set($0).count == 1 })
         }
     }
 }

@@ -85,9 +85,13 @@ package struct KafkaConfiguration: Sendable {
         client(id, batches.merging(["enable.idempotence": "true"]) { $1 })
     }
 
+    /// Records of a topic go together up to so many bytes: a topic takes 1,048,588 where nobody says otherwise, and what is
+    /// larger can never be committed. One record alone may be larger, in a topic that takes it.
+    private static let requestBytes = "1000000"
+
     private var batches: [String: String] {
         [
-            "linger.ms": "0", "retry.backoff.ms": "1", "batch.size": "2097152", "batch.num.messages": "10000",
+            "linger.ms": "0", "retry.backoff.ms": "1", "batch.size": Self.requestBytes, "batch.num.messages": "10000",
             "message.max.bytes": "8388608", "queue.buffering.max.messages": "100000",
         ]
     }
@@ -103,7 +107,7 @@ package struct KafkaConfiguration: Sendable {
         client(
             "ingest",
             [
-                "enable.idempotence": "true", "linger.ms": "1", "batch.size": "1048576",
+                "enable.idempotence": "true", "linger.ms": "1", "batch.size": Self.requestBytes,
                 "queue.buffering.max.messages": "200000", "message.timeout.ms": "15000",
             ])
     }

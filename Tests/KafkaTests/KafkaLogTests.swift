@@ -250,6 +250,24 @@ struct KafkaLogTests {
         #expect(try world.committed().count == 72)
     }
 
+    /// The longest ids that the decoder takes, in a full batch: its scores are more than a topic takes in one request.
+    @Test func scoresOfLongIdsAreCommitted() throws {
+        let world = try KafkaWorld()
+        let core = try world.core(slot: 0, eventsMax: 2000)
+        let long = { (name: String, bytes: Int) in
+            name + String(repeating: "\\\"", count: bytes - name.utf8.count)
+        }
+        let count = 2000 * world.partitions
+        try core.append(
+            (0..<count).map { id in
+                "{\"id\":\"\(long("e\(id)-", Pipeline.idBytesMax))\",\"t\":\(1_700_000_000_000_000 + id),"
+                    + "\"customer\":\"\(long("c\(id % 7)-", Pipeline.entityBytesMax))\",\"terminal\":\"m\",\"amount\":1}"
+            }, world: world)
+        try core.run(until: { core.figures.current.scored + core.figures.current.deadLetters == count }, seconds: 30)
+        #expect(core.figures.current.scored == count)
+        #expect(core.outcomes.allSatisfy { if case .aborted = $0 { false } else { true } })
+    }
+
     /// A pipeline without a changelog begins where it is told to; one with a changelog where that ends.
     @Test func aNewPipelineBeginsWhereItIsTold() throws {
         let world = try KafkaWorld()

@@ -192,7 +192,7 @@ do {
         var configuration = KafkaConfiguration(
             bootstrapServers: arguments[at + 1], pipeline: pipeline.name, input: topic)
         configuration.isTransactional = !arguments.contains("--at-least-once")
-        let told = Log(role: "bench", minimum: .error)
+        let told = Log(role: "bench", minimum: .warning)
         _ = try KafkaTopics(configuration, log: told).create(partitions: partitions)
         log = try KafkaLog(configuration, place: .slot(0), log: told)
     } else {

@@ -28,7 +28,7 @@ package enum ChangeOperation: UInt8, Sendable {
     package let vector: UnsafeRawBufferPointer
 
     /// operation and kind (1), reserved (1), key length (2), value length (4), vector dimension (2), reserved (2).
-    static let headerBytes = 12
+    package static let headerBytes = 12
 
     /// The tenant's name and the rest of the key.
     package var tenantAndRest: (tenant: UnsafeRawBufferPointer, rest: UnsafeRawBufferPointer) {

@@ -17,6 +17,11 @@ package struct ChangeBatch: Sendable {
     private let body: [UInt8]
     private let changesOffset: Int
 
+    /// A writer's batch ends with the change that reaches so many bytes of body: with that change, and compressed or not, it
+    /// is one record of the log and one message of the bus (`encodedBytesMax`).
+    package static let bodyBytesAimed = 3 << 19
+    /// What the bus must take in one message.
+    package static let encodedBytesMax = 2 << 20
     /// A body never decompresses to more than this, whatever its header says.
     package static let bodyBytesMax = 8 << 20
     /// Nor to more than this many times its stored size: an allocation is bounded by its input.

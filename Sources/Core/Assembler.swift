@@ -106,7 +106,9 @@ import Scoring
     ///
     /// Decoding runs two events ahead, so that their entities' records are on their way from memory when their turn
     /// comes: what an event costs is mostly cache misses (perf: a third of lookup and features).
-    package func assemble(_ batch: EventBatch, deadLetters: inout ByteWriter) -> Tally {
+    ///
+    /// The event whose changes reach `bytesMax` is the last: the batch gives back what comes after it.
+    package func assemble(_ batch: EventBatch, deadLetters: inout ByteWriter, bytesMax: Int = .max) -> Tally {
         var tally = Tally()
         scored.removeAll(keepingCapacity: true)
         texts.removeAll()
@@ -116,11 +118,22 @@ import Scoring
                 let place = (index - 1) % decoders.count
                 state.prefetch(place: place, partition: batch.partition, time: decoders[place].time)
             }
-            if index >= Self.ahead { take(batch, index - Self.ahead, &tally, &deadLetters) }
+            guard index >= Self.ahead else { continue }
+            take(batch, index - Self.ahead, &tally, &deadLetters)
+            if stagedBytes >= bytesMax {
+                batch.truncate(to: index - Self.ahead + 1)
+                break
+            }
         }
         tally.scored = UInt32(scored.count)
         score()
         return tally
+    }
+
+    /// What `stage` will write, in bytes of changes, at most.
+    package var stagedBytes: Int {
+        let each = Change.headerBytes + EventRecord.headerBytes + 4 * (stride + dimension) + 8 * pipeline.reasonsMax
+        return state.stagedBytes + texts.count + scored.count * each
     }
 
     private func decode(_ batch: EventBatch, _ index: Int) {

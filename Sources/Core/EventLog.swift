@@ -109,10 +109,13 @@ package final class EventBatch {
     private var offsets: [UInt64] = []
     package let eventsMax: Int
     package let bytesMax: Int
+    /// How many events a log may give, at most `eventsMax`: what they become is bounded too.
+    package var limit: Int
 
     package init(eventsMax: Int = 2000, bytesMax: Int = 1 << 20) {
         self.eventsMax = eventsMax
         self.bytesMax = bytesMax
+        limit = eventsMax
         ends.reserveCapacity(eventsMax)
         appendTimes.reserveCapacity(eventsMax)
         offsets.reserveCapacity(eventsMax)
@@ -122,9 +125,9 @@ package final class EventBatch {
     package private(set) var endOffset: UInt64 = 0
     /// Offsets of the range that hold no event.
     package var gaps: UInt32 { UInt32(endOffset - firstOffset) - UInt32(count) }
-    package var isFull: Bool { count >= eventsMax || bytes.count >= bytesMax }
+    package var isFull: Bool { count >= limit || bytes.count >= bytesMax }
     /// There is so much to commit that it pays to do it on another thread.
-    var isLarge: Bool { count >= max(1, eventsMax / 8) }
+    var isLarge: Bool { count >= max(1, limit / 8) }
     package var byteCount: Int { bytes.count }
 
     package func begin(partition: Int, firstOffset: UInt64) {
@@ -150,6 +153,18 @@ package final class EventBatch {
         offsets.append(offset)
         endOffset = offset + 1
         count += 1
+    }
+
+    /// Gives back what comes after the first events.
+    package func truncate(to kept: Int) {
+        precondition((1...count).contains(kept), "an event at least stays")
+        guard kept < count else { return }
+        endOffset = offsets[kept - 1] + 1
+        bytes.truncate(to: ends[kept - 1])
+        ends.removeLast(count - kept)
+        appendTimes.removeLast(count - kept)
+        offsets.removeLast(count - kept)
+        count = kept
     }
 
     package func offset(_ index: Int) -> UInt64 { offsets[index] }

@@ -43,15 +43,20 @@ package final class ScoringLoop {
     /// The same, as if what is under way were committed.
     private var ahead: [AppliedPosition?]
     private let variant: ProtocolVariant
+    private let changeBytesMax: Int
+    /// How many events a batch may have, so that it need not give any back.
+    private var eventsMax: Int
 
     /// `commitsBeside`: large batches are committed on a thread beside the one that calls `step`. `variant` is the
     /// simulation's alone.
     package init(
         log: any EventLog, view: View, pipeline: Pipeline, model: ScoringModel?, figures: CoreFigures,
         clock: any WallClock = SystemClock(), eventsMax: Int = 2000, compression: Compression = .lz4,
-        commitsBeside: Bool = false, variant: ProtocolVariant = .sound
+        commitsBeside: Bool = false, variant: ProtocolVariant = .sound, changeBytesMax: Int = ChangeBatch.bodyBytesAimed
     ) throws {
         self.log = log
+        self.eventsMax = eventsMax
+        self.changeBytesMax = changeBytesMax
         self.variant = variant
         self.view = view
         self.clock = clock
@@ -75,6 +80,7 @@ package final class ScoringLoop {
     /// slower than the scoring, for the batch under way.
     package func step(waitMicroseconds: Int = 50_000) throws -> Outcome {
         if !catchingUp.isEmpty { try catchUp() }
+        next.batch.limit = eventsMax
         switch try log.next(into: next.batch, waitMicroseconds: waitMicroseconds) {
         case .idle:
             if let aborted = try settle() { return .aborted(partition: aborted) }
@@ -92,12 +98,14 @@ package final class ScoringLoop {
             catchingUp.removeAll { !isOurs[$0] }
             return .idle
         case .events(let partition):
+            let read = next.batch.endOffset
             try stage(partition)
             let dropped = next
             if let aborted = try settle() {
                 if isOurs[partition] { try log.seek(partition: partition, to: committed[partition]?.endOffset ?? 0) }
                 return .aborted(partition: aborted)
             }
+            if dropped.batch.endOffset < read { try log.seek(partition: partition, to: dropped.batch.endOffset) }
             submit()
             try proceed()
             return .scored(partition: partition, events: dropped.batch.count)
@@ -182,7 +190,8 @@ package final class ScoringLoop {
         guard var position = ahead[partition] else { preconditionFailure("events of a partition that is not ours") }
         next.started = clock.now
         next.begin()
-        next.tally = assembler.assemble(next.batch, deadLetters: &next.deadLetters)
+        next.tally = assembler.assemble(next.batch, deadLetters: &next.deadLetters, bytesMax: changeBytesMax)
+        fit(next.batch, bytes: assembler.stagedBytes)
         position.seq += 1
         position.endOffset = next.batch.endOffset
         position.watermark = max(position.watermark, next.tally.latestEventTime)
@@ -207,6 +216,16 @@ package final class ScoringLoop {
             schema: assembler.pipeline.schema, scored: next.tally.scored, duplicates: next.tally.duplicates,
             deadLetters: next.tally.deadLetters, gaps: next.batch.gaps)
         next.position = position
+    }
+
+    /// The next batches are as large as changes of this one's size allow: giving events back costs a read.
+    private func fit(_ batch: EventBatch, bytes: Int) {
+        if bytes > changeBytesMax / 4 * 3 {
+            eventsMax = max(1, batch.count * (changeBytesMax / 8 * 7) / bytes)
+        } else {
+            eventsMax += eventsMax / 8 + 1
+        }
+        eventsMax = min(eventsMax, batch.eventsMax)
     }
 
     private func submit() {

@@ -26,6 +26,12 @@ extension FeatureState {
         unsafe tl_prefetch(item.record, table(item.table).layout.c, RecordHead.last(item.record), UInt32(partition))
     }
 
+    /// What `stage` will write, in bytes of changes, at most.
+    package var stagedBytes: Int {
+        let each = Change.headerBytes + EntityLayout.keyBytesMax + MemoryLayout<Int64>.size
+        return open.bytes.count + open.entries.count + open.touched.count * each
+    }
+
     func encodeDirty(
         _ record: UnsafeMutableRawPointer, _ layout: EntityLayout, partition: Int, to writer: inout ByteWriter
     ) {

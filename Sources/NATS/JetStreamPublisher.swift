@@ -71,6 +71,11 @@ package final class JetStreamPublisher: DeltaPublisher, Sendable {
         do {
             try makeStream()
             known.withLock { $0.isThere = true }
+            let limit = connection.payloadBytesMax
+            if limit < ChangeBatch.encodedBytesMax {
+                let error = BatchTooLarge(bytes: ChangeBatch.encodedBytesMax, limit: limit)
+                log.warning("the largest batches will not be sent", ["because": error.description])
+            }
             return true
         } catch {
             log.warning("the stream cannot be made yet", ["error": "\(error)"])
@@ -118,6 +123,7 @@ package final class JetStreamPublisher: DeltaPublisher, Sendable {
         case NATS_OK: return true
         // The window is full, or the connection has just gone: the relay comes back to this batch.
         case NATS_TIMEOUT, NATS_INSUFFICIENT_BUFFER, NATS_CONNECTION_DISCONNECTED: return false
+        case NATS_MAX_PAYLOAD: throw BatchTooLarge(bytes: encoded.count, limit: connection.payloadBytesMax)
         default: throw NATSError("publish a batch", status)
         }
     }
@@ -166,4 +172,14 @@ private final class RepairQueue: @unchecked Sendable {
     func offer(_ repair: PendingRepair) { lock.withLock { if waiting.count < 256 { waiting.append(repair) } } }
 
     func take() -> PendingRepair? { lock.withLock { waiting.isEmpty ? nil : waiting.removeFirst() } }
+}
+
+/// The server takes no message as large as a batch may be.
+package struct BatchTooLarge: Error, CustomStringConvertible, Equatable {
+    package let bytes: Int
+    package let limit: Int
+
+    package var description: String {
+        "a batch of \(bytes) bytes is more than nats-server takes, \(limit): set `max_payload: 2MB` or more in its settings"
+    }
 }

@@ -1,3 +1,4 @@
+import Changes
 import Core
 
 /// What goes wrong between two steps, and how processes start again.
@@ -180,7 +181,8 @@ extension History {
         do {
             let worker = try SimulatedWorker(
                 client, clock: SimulatedClock(time), folder: path, bus: bus, pipeline: pipeline,
-                variant: configuration.variant, batchMax: 8 + random.below(24), oracle: oracle)
+                variant: configuration.variant, batchMax: 8 + random.below(24),
+                changeBytesMax: incarnations % 2 == 0 ? 2048 : ChangeBatch.bodyBytesAimed, oracle: oracle)
             workers.append(worker)
         } catch {
             if !(error is SimulatedFailure) { oracle.find("core \(slot) does not start: \(error)") }

@@ -33,7 +33,7 @@ final class SimulatedWorker {
     /// Starts a process. Fails where the brokers do not answer, or where it dies at once.
     init(
         _ client: SimulatedClient, clock: SimulatedClock, folder: String, bus: SimulatedBus, pipeline: Pipeline,
-        variant: ProtocolVariant, batchMax: Int, oracle: Oracle
+        variant: ProtocolVariant, batchMax: Int, changeBytesMax: Int, oracle: Oracle
     ) throws {
         self.client = client
         self.clock = clock
@@ -56,8 +56,7 @@ final class SimulatedWorker {
         log = try TransactionalLog(client, configuration, slot: client.slot, log: quiet, clock: steady)
         loop = try ScoringLoop(
             log: log, view: view, pipeline: pipeline, model: nil, figures: figures, clock: steady,
-            eventsMax: batchMax,
-            variant: variant)
+            eventsMax: batchMax, variant: variant, changeBytesMax: changeBytesMax)
         publisher = SimulatedBus.Publisher(bus)
         relay = Relay(
             source: WorkerChangelog(log: log, figures: figures), publisher: publisher, log: quiet, clock: steady)

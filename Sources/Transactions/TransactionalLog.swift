@@ -200,7 +200,8 @@ package final class TransactionalLog<Brokers: Cluster>: EventLog, @unchecked Sen
         // The old reader ends first: a client reads a partition once at a time.
         lock.withLock {
             place.input = nil
-            place.settled = start
+            // Going on behind a batch that is not committed yet settles nothing.
+            place.settled = min(start, place.settled ?? start)
             place.halted = nil
         }
         place.position = offset

@@ -29,6 +29,7 @@ final class AbortingLog: EventLog, @unchecked Sendable {
     var abortEvery = 0
     private var commits = 0
     private(set) var aborted = 0
+    private(set) var seeks = 0
 
     init(_ inner: EmbeddedLog) { self.inner = inner }
 
@@ -38,7 +39,10 @@ final class AbortingLog: EventLog, @unchecked Sendable {
         try inner.next(into: batch, waitMicroseconds: waitMicroseconds)
     }
     func follow(partition: Int, after seq: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool) {}
-    func seek(partition: Int, to offset: UInt64) throws { try inner.seek(partition: partition, to: offset) }
+    func seek(partition: Int, to offset: UInt64) throws {
+        seeks += 1
+        try inner.seek(partition: partition, to: offset)
+    }
     func commit(_ commit: StagedCommit) throws -> CommitOutcome {
         commits += 1
         if abortEvery > 0, commits % abortEvery == 0 {
@@ -65,7 +69,7 @@ final class TestCore {
     private(set) var loop: ScoringLoop
     let figures = CoreFigures()
 
-    init(commitsBeside: Bool = false) throws {
+    init(commitsBeside: Bool = false, changeBytesMax: Int = ChangeBatch.bodyBytesAimed) throws {
         pipeline = try Pipeline(text: pipelineText, file: "sample.yaml")
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         log = try EmbeddedLog(path: folder + "/log", partitions: 3, lingerMicroseconds: 0)
@@ -73,7 +77,7 @@ final class TestCore {
         view = try View(path: folder + "/core")
         loop = try ScoringLoop(
             log: faults, view: view, pipeline: pipeline, model: nil, figures: figures, eventsMax: 50,
-            commitsBeside: commitsBeside)
+            commitsBeside: commitsBeside, changeBytesMax: changeBytesMax)
     }
 
     deinit { try? FileManager.default.removeItem(atPath: folder) }

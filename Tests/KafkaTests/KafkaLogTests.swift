@@ -289,6 +289,33 @@ struct KafkaLogTests {
         #expect(Set(try world.committed().keys) == Set((90..<150).map { "e\($0)" }))
     }
 
+    /// A batch that gave events back: reading goes on behind it before it is committed. Who dies there, before the first
+    /// commit of all, must not be found to have begun behind it.
+    @Test func goingOnBehindWhatIsNotCommittedSettlesNothing() throws {
+        let world = try KafkaWorld()
+        do {
+            let core = try world.core(slot: 0)
+            try core.run(until: {
+                core.outcomes.count { if case .assigned = $0 { true } else { false } } == world.partitions
+            })
+            try core.append((0..<60).map { world.event($0, terminal: 1) }, world: world)
+            let deadline = Date(timeIntervalSinceNow: 20)
+            let batch = EventBatch(eventsMax: 50)
+            var taken = Set<Int>()
+            while taken.count < world.partitions {
+                try #require(Date() < deadline, "events of \(taken) alone")
+                let step = try core.log.next(into: batch, waitMicroseconds: 5000)
+                guard case .events(let partition) = step else { continue }
+                try core.log.seek(partition: partition, to: batch.endOffset)
+                taken.insert(partition)
+            }
+            core.log.close()
+        }
+        let heir = try world.core(slot: 0)
+        try heir.run(until: { heir.figures.current.scored == 60 }, seconds: 20)
+        #expect(try world.committed().count == 60)
+    }
+
     /// A worker that was replaced and goes on all the same is fenced at its next commit; what it staged is dropped.
     @Test func aZombieCommitsNothing() throws {
         let world = try KafkaWorld()

@@ -12,8 +12,7 @@ import Transactions
 @Suite(.serialized, .enabled(if: broker != nil, "skipped: Kafka (set TIDELINE_TEST_KAFKA=host:port to run it)"))
 struct TakeoverTests {
     /// A record of a worker that died in the middle of a transaction.
-    private func leaveOpen(_ world: KafkaWorld, id: Int) throws -> (TransactionalProducer, [UInt8]) {
-        let name = world.configuration.transactionalIds(partition: 1)[id]
+    private func leaveOpen(_ world: KafkaWorld, _ name: String) throws -> (TransactionalProducer, [UInt8]) {
         let producer = try TransactionalProducer(world.configuration.transactional(id: name), hooks: ClientHooks())
         let junk = Array("of the dead".utf8)
         try producer.initialize(milliseconds: 30_000)
@@ -33,7 +32,7 @@ struct TakeoverTests {
         let first = try world.core(slot: 0)
         try first.append((0..<60).map { world.event($0, terminal: 1) }, world: world)
         try first.run(until: { first.figures.current.scored == 60 })
-        let (dead, junk) = try leaveOpen(world, id: id)
+        let (dead, junk) = try leaveOpen(world, world.configuration.transactionalIds(partition: 1)[id])
         let heir = try world.core(slot: 0)
         try heir.append((60..<120).map { world.event($0, terminal: 1) }, world: world)
         try heir.run(until: { heir.figures.current.scored == 60 }, seconds: 30)
@@ -51,16 +50,7 @@ struct TakeoverTests {
         let first = try world.core(slot: 0)
         try first.append((0..<60).map { world.event($0, terminal: 1) }, world: world)
         try first.run(until: { first.figures.current.scored == 60 })
-        let stranger = try TransactionalProducer(
-            world.configuration.transactional(id: "stranger-\(world.configuration.pipeline)"), hooks: ClientHooks())
-        let junk = Array("of a stranger".utf8)
-        try stranger.initialize(milliseconds: 30_000)
-        try stranger.begin()
-        try junk.withUnsafeBytes {
-            try stranger.produce(
-                world.configuration.changes, 1, key: UnsafeRawBufferPointer(start: nil, count: 0), value: $0)
-        }
-        Thread.sleep(forTimeInterval: 0.3)
+        let (stranger, junk) = try leaveOpen(world, "stranger-\(world.configuration.pipeline)")
         let heir = try world.core(slot: 0)
         try heir.append((60..<120).map { world.event($0, terminal: 1) }, world: world)
         let began = Date()

@@ -129,6 +129,25 @@ struct BusTests {
     }
 
     /// Asked for once, in the first moment of a relay's life: it is there when its `init` returns.
+    /// A world's server takes the largest batch; one with its own settings takes 1 MiB, and the error says what to do.
+    @Test(arguments: [true, false])
+    func theLargestBatchCrossesOrTheErrorSaysWhyNot(configured: Bool) throws {
+        let bus = try TestBus(configured: configured)
+        let publisher = try publisher(bus)
+        let bytes = [UInt8](repeating: 7, count: ChangeBatch.encodedBytesMax - 4096)
+        func publish() throws -> Bool {
+            try bytes.withUnsafeBytes { try publisher.publish($0, partition: 0, messageId: "sample:0:1") }
+        }
+        if configured {
+            #expect(try eventually { try publish() })
+            publisher.close()
+            #expect(publisher.failedPublishCount == 0)
+        } else {
+            let error = try #require(throws: BatchTooLarge.self) { try publish() }
+            #expect(error.bytes == bytes.count && error.limit == 1 << 20 && "\(error)".contains("max_payload"))
+        }
+    }
+
     @Test func aRepairIsAnswered() throws {
         let bus = try TestBus()
         let source = ShortLog(count: 20)

@@ -16,6 +16,9 @@ internal import Synchronization
     var failedPublishCount: UInt64 { failedPublishes.load(ordering: .relaxed) }
     var isConnected: Bool { unsafe natsConnection_Status(handle) == NATS_CONN_STATUS_CONNECTED }
 
+    /// The longest message that the server takes, as it said when the connection was made.
+    var payloadBytesMax: Int { unsafe Int(natsConnection_GetMaxPayload(handle)) }
+
     /// Connects, or goes on trying in the background where the server is not there yet.
     init(url: String, name: String) throws(NATSError) {
         var options: OpaquePointer?

@@ -25,6 +25,8 @@ import Changes
     var touched: [Touched] = []
     var entries: [Entry] = []
     var bytes = ByteWriter(capacity: 1 << 20)
+    /// What its changes will take in the log.
+    var changeBytes = 0
     /// Its tiles are encoded: the records' dirty bits are free for the next batch.
     var staged = false
 
@@ -34,6 +36,7 @@ import Changes
         touched.removeAll(keepingCapacity: true)
         entries.removeAll(keepingCapacity: true)
         bytes.removeAll()
+        changeBytes = 0
         staged = false
     }
 }

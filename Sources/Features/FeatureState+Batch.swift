@@ -26,11 +26,8 @@ extension FeatureState {
         unsafe tl_prefetch(item.record, table(item.table).layout.c, RecordHead.last(item.record), UInt32(partition))
     }
 
-    /// What `stage` will write, in bytes of changes, at most.
-    package var stagedBytes: Int {
-        let each = Change.headerBytes + EntityLayout.keyBytesMax + MemoryLayout<Int64>.size
-        return open.bytes.count + open.entries.count + open.touched.count * each
-    }
+    /// What `stage` will write, in bytes of changes: a tile that the batch itself moves its ring past is counted, not written.
+    package var stagedBytes: Int { open.changeBytes }
 
     func encodeDirty(
         _ record: UnsafeMutableRawPointer, _ layout: EntityLayout, partition: Int, to writer: inout ByteWriter
@@ -112,6 +109,7 @@ extension FeatureState {
     ) {
         guard unsafe !RecordHead.testAndSetDirty(record, bit: TileLevel.firstBit(level) + Int(slot)) else { return }
         let offset = open.bytes.count
+        open.changeBytes += 1 + layout.tileBytes(level)
         let target = unsafe open.bytes.extend(by: layout.tileBytes(level))
         unsafe copyTile(record, layout, level: level, slot: slot, partition: partition, to: target)
         unsafe open.entries.append(

@@ -252,6 +252,7 @@ import Changes
         guard !flags.contains(open.flag) else { return }
         unsafe RecordHead.setFlags(record, flags.union(open.flag))
         unsafe open.touched.append(Touched(table: number, record: record))
+        open.changeBytes += unsafe Change.headerBytes + RecordHead.key(record).count + MemoryLayout<Int64>.size
         unsafe saveHead(record, number, layout)
     }
 

@@ -121,28 +121,26 @@ void enrich(Topology &topology, const Codes &codes, uint32_t links_max, uint32_t
     topology.links_max = links_max;
 }
 
-/// Nodes in the order in which they are reached over the ground level.
-static std::vector<uint32_t> reached(const Topology &topology, std::vector<bool> &met) {
-    std::vector<uint32_t> order;
-    order.reserve(met.size());
-    order.push_back(topology.entry);
+/// Marks the nodes that are reached over the ground level, and counts them.
+static size_t reach(const Topology &topology, std::vector<bool> &met) {
+    std::vector<uint32_t> found = {topology.entry};
     met[topology.entry] = true;
-    for (size_t at = 0; at < order.size(); at++) {
-        const uint32_t *list = topology.ground.data() + (size_t)order[at] * topology.links_max;
+    for (size_t at = 0; at < found.size(); at++) {
+        const uint32_t *list = topology.ground.data() + (size_t)found[at] * topology.links_max;
         for (uint32_t i = 0; i < topology.links_max && list[i] != UINT32_MAX; i++) {
             if (met[list[i]]) continue;
             met[list[i]] = true;
-            order.push_back(list[i]);
+            found.push_back(list[i]);
         }
     }
-    return order;
+    return found.size();
 }
 
 void connect(Topology &topology, const Codes &codes) {
     const uint32_t most = topology.links_max;
     for (int round = 0; round < 8; round++) {
         std::vector<bool> met(codes.count);
-        if (reached(topology, met).size() == codes.count) return;
+        if (reach(topology, met) == codes.count) return;
         for (uint32_t node = 0; node < codes.count; node++) {
             if (met[node]) continue;
             // From its nearest neighbours back: in free room, or, of one of them, in place of the farthest link.

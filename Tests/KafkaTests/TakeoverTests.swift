@@ -13,7 +13,9 @@ import Transactions
 struct TakeoverTests {
     /// A record of a worker that died in the middle of a transaction.
     private func leaveOpen(_ world: KafkaWorld, _ name: String) throws -> (TransactionalProducer, [UInt8]) {
-        let producer = try TransactionalProducer(world.configuration.transactional(id: name), hooks: ClientHooks())
+        // The broker would abort it after 10 s, in the middle of what a slow machine does here.
+        let settings = world.configuration.transactional(id: name).merging(["transaction.timeout.ms": "60000"]) { $1 }
+        let producer = try TransactionalProducer(settings, hooks: ClientHooks())
         let junk = Array("of the dead".utf8)
         try producer.initialize(milliseconds: 30_000)
         try producer.begin()
@@ -51,10 +53,18 @@ struct TakeoverTests {
         try first.append((0..<60).map { world.event($0, terminal: 1) }, world: world)
         try first.run(until: { first.figures.current.scored == 60 })
         let (stranger, junk) = try leaveOpen(world, "stranger-\(world.configuration.pipeline)")
+        let all = try KafkaClient(
+            .consumer,
+            world.configuration.reading("test", fetchWait: 10).merging(["isolation.level": "read_uncommitted"]) { $1 })
+        let before = try all.watermarks(world.configuration.changes, 1).high
         let heir = try world.core(slot: 0)
         try heir.append((60..<120).map { world.event($0, terminal: 1) }, world: world)
-        let began = Date()
-        try heir.run(until: { heir.figures.current.scored == 40 && Date().timeIntervalSince(began) > 4 }, seconds: 30)
+        // A record and a marker of each id.
+        try heir.run(
+            until: {
+                let high = try all.watermarks(world.configuration.changes, 1).high
+                return heir.figures.current.scored == 40 && high >= before + 4
+            }, seconds: 30)
         #expect(heir.figures.current.scored == 40, "the partition that is open waits, the others go on")
         try stranger.abort(milliseconds: 30_000)
         try heir.run(until: { heir.figures.current.scored == 60 }, seconds: 30)

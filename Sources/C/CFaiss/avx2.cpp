@@ -137,9 +137,61 @@ INLINE float total(__m256 x) {
 
 /// Which of the first 64 distances are at most `far`.
 INLINE uint64_t within(const uint32_t *distances, uint32_t count, uint32_t far) {
+    const __m256i limit = _mm256_set1_epi32((int)far);
     uint64_t mask = 0;
-    for (uint32_t i = 0; i < count && i < 64; i++) mask |= (uint64_t)(distances[i] <= far) << i;
-    return mask;
+    for (uint32_t i = 0; i < count && i < 64; i += 8) {
+        const __m256i x = _mm256_load_si256((const __m256i *)(distances + i));
+        const __m256i near = _mm256_cmpeq_epi32(_mm256_min_epu32(x, limit), x);
+        mask |= (uint64_t)(uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(near)) << i;
+    }
+    return count < 64 ? mask & ((1ull << count) - 1) : mask;
+}
+
+/// Keeps the nearest of a batch among those known, sorted in registers, four in each: no branch asks where one belongs.
+template <int R>
+INLINE void keep_sorted(tl_seeker &s, const Batch &batch, uint32_t rerank, uint32_t worst) {
+    // Comparisons are of signed numbers.
+    const __m256i sign = _mm256_set1_epi64x(INT64_MIN);
+    auto *best = (__m256i *)s.best.data();
+    __m256i x[R];
+    for (int r = 0; r < R; r++) x[r] = _mm256_xor_si256(_mm256_loadu_si256(best + r), sign);
+    for (uint32_t i = 0; i < batch.count; i += 64) {
+        uint64_t near = within(s.distances + i, batch.count - i, worst);
+        for (; near != 0; near &= near - 1) {
+            const uint32_t j = i + (uint32_t)__builtin_ctzll(near);
+            const __m256i key = _mm256_xor_si256(
+                _mm256_set1_epi64x((long long)((uint64_t)s.distances[j] << 32 | batch.nodes[j])), sign);
+            __m256i known = _mm256_cmpeq_epi64(x[0], key);
+            for (int r = 1; r < R; r++) known = _mm256_or_si256(known, _mm256_cmpeq_epi64(x[r], key));
+            if (!_mm256_testz_si256(known, known)) continue;
+            // Each place that is farther than the new one takes the one before it, or the new one where that is nearer.
+            __m256i moved = _mm256_permute4x64_epi64(x[R - 1], 0x93);
+            for (int r = R - 1; r >= 0; r--) {
+                const __m256i next = r > 0 ? _mm256_permute4x64_epi64(x[r - 1], 0x93) : key;
+                const __m256i before = _mm256_blend_epi32(moved, next, 0x03);
+                const __m256i greater = _mm256_blendv_epi8(key, before, _mm256_cmpgt_epi64(before, key));
+                x[r] = _mm256_blendv_epi8(x[r], greater, _mm256_cmpgt_epi64(x[r], key));
+                moved = next;
+            }
+        }
+    }
+    const __m256i none = _mm256_set1_epi64x(INT64_MAX);
+    uint32_t free = 0;
+    for (int r = 0; r < R; r++) {
+        free += (uint32_t)__builtin_popcount(
+            (uint32_t)_mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpeq_epi64(x[r], none))));
+        _mm256_storeu_si256(best + r, _mm256_xor_si256(x[r], sign));
+    }
+    s.best_count = 4 * R - free < rerank ? 4 * R - free : rerank;
+}
+
+/// The same for a shortlist of any length; false where it is too long for registers.
+INLINE bool keep_all(tl_seeker &s, const tl_seek &o, const Batch &batch, uint32_t worst) {
+    if (o.rerank <= 16) keep_sorted<4>(s, batch, o.rerank, worst);
+    else if (o.rerank <= 24) keep_sorted<6>(s, batch, o.rerank, worst);
+    else if (o.rerank <= SORTED_MAX) keep_sorted<8>(s, batch, o.rerank, worst);
+    else return false;
+    return true;
 }
 
 static float squared_l2(const float *query, const char *vector, uint32_t dimensions) {
@@ -171,9 +223,6 @@ static float product(const float *query, const char *vector, uint32_t dimensions
     }
     return result;
 }
-
-/// One by one, by `keep`.
-INLINE bool keep_all(tl_seeker &, const tl_seek &, const Batch &, uint32_t) { return false; }
 
 }  // namespace FORM
 }  // namespace tideline

@@ -24,6 +24,8 @@ struct EventKey: Equatable {
         place = UInt64(partition) << 52 | offset & Self.offsetMask
     }
 
+    var partition: Int { Int(place >> 52) }
+
     func row(tenant: UnsafeRawBufferPointer) -> [UInt8] {
         var key: [UInt8] = [View.Prefix.event, UInt8(tenant.count)]
         key.reserveCapacity(18 + tenant.count)

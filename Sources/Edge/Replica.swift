@@ -261,6 +261,32 @@ final class Replica: @unchecked Sendable {
         if changes.count > 0 { try view.write(ahead: changes) }
     }
 
+    /// Remembers again which rows of a new segment are gone. A sealer that began anew may have sealed some before they were
+    /// replaced, and this replica has forgotten them with the last of the former sealer's segments.
+    ///
+    /// On the disk before it returns: the segment may serve next, and be opened again after a crash.
+    func rememberGone(in segment: Segment, tenant: Int) throws {
+        let (applied, oldest) = (frontier, vectors.oldestKept)
+        var name = pipeline.tenants[tenant]
+        let changes = StoreBatch()
+        try name.withUTF8 { name in
+            let name = UnsafeRawBufferPointer(name)
+            for index in 0..<segment.count {
+                let row = segment.row(index)
+                let key = EventKey(time: row.time, place: row.id)
+                // What has not been applied yet is not gone; what is too old ends without this.
+                guard row.time >= oldest, key.place & EventKey.offsetMask < applied[key.partition]?.endOffset ?? 0,
+                    try unsafe view.store.get(key.row(tenant: name), { _ in true }) == nil,
+                    try unsafe view.store.get(key.deletedRow(tenant: name), { _ in true }) == nil
+                else { continue }
+                unsafe changes.put(key.deletedRow(tenant: name), [])
+            }
+        }
+        guard changes.count > 0 else { return }
+        try view.write(ahead: changes)
+        try view.store.flush()
+    }
+
     /// Runs `body` between two batches: what it sees of positions, rows and vectors belongs together.
     func betweenBatches<Result>(_ body: ([AppliedPosition?]) throws -> Result) rethrows -> Result {
         try applying.withLock { _ in try body(frontier) }

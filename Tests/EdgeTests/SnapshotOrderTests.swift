@@ -83,6 +83,44 @@ import Vectors
         try world.expectWhole(edge.region)
     }
 
+    /// A sealer that begins anew seals rows before it knows that they were replaced; a region has forgotten by then that they
+    /// were. (Simulation: seed 195331144.)
+    @Test func aSealerThatBeginsAnewBringsNoReplacedRowBack() throws {
+        let world = try SnapshotWorld()
+        let source = ForgedSource(world.store)
+        var edge = try world.edge(source: source)
+        let next = try world.newSealer()
+        var begun: SnapshotManifest?
+        // So many come again that the segment is built anew without them; and none that is kept has them.
+        for ids in [0..<500, 0..<400, 500..<1000, 1000..<1500, 1500..<2000, 2000..<2500, 2500..<3000] {
+            try world.events(ids)
+            try world.run([edge])
+            try world.seal()
+            source.envelope = try #require(try world.store.current).encoded
+            while edge.follower.step() {}
+            guard begun == nil else { continue }
+            while try next.region.step(waitMicroseconds: 0) {}
+            #expect(try next.sealer.step())
+            begun = try #require(try next.store.current).manifest
+        }
+        #expect(try #require(edge.region.replica).deletedRows(0).isEmpty, "forgotten")
+        try world.expectWhole(edge.region)
+        // What it sealed early, under the number that it takes once it knows the log's end.
+        var manifest = try #require(begun)
+        manifest.number = try snapshot(of: edge) + 1
+        source.files = InProcessSnapshotSource(next.store)
+        source.envelope = try SignedManifest(manifest, by: world.key).encoded
+        while edge.follower.step() {}
+        #expect(try snapshot(of: edge) == manifest.number)
+        let dead = try #require(edge.region.replica).vectors.shipped[0].map(\.live.deadCount).reduce(0, +)
+        #expect(dead == 400)
+        try world.expectWhole(edge.region)
+        edge = try world.restart(&edge)
+        #expect(try snapshot(of: edge) == manifest.number)
+        try world.run([edge])
+        try world.expectWhole(edge.region)
+    }
+
     /// A merge leaves out what was replaced since the last snapshot: a region that has not got so far keeps the parts, in which
     /// the replaced rows are its newest ones. (Simulation: seed 10100.)
     @Test func aMergeIsTakenByWhoKnowsOfWhatItLeavesOut() throws {

@@ -221,7 +221,7 @@ struct Seeded: RandomNumberGenerator {
 ///
 /// `@unchecked Sendable`: one thread of a test sets the envelope before anybody asks for it.
 final class ForgedSource: SnapshotSource, @unchecked Sendable {
-    let files: InProcessSnapshotSource
+    var files: InProcessSnapshotSource
     var envelope: [UInt8]?
 
     init(_ store: SnapshotStore) { files = InProcessSnapshotSource(store) }

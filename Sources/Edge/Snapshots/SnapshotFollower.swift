@@ -158,9 +158,14 @@ package final class SnapshotFollower {
         let outcome = try SnapshotFetch(store: store, source: source, limits: place.limits).fetch(
             signed, parts: .segments, until: stopping)
         figures.didFetch(bytes: outcome.bytesFetched)
+        let parts = try loader.open(signed.manifest, for: replica.vectors)
+        for (tenant, known) in replica.vectors.shipped.enumerated() {
+            for part in parts[tenant] where !known.contains(where: { $0.file == part.file }) {
+                try replica.rememberGone(in: part.live.segment, tenant: tenant)
+            }
+        }
         let made = Opened(
-            signed: signed, parts: try loader.open(signed.manifest, for: replica.vectors),
-            bytesFetched: outcome.bytesFetched, replica: replica)
+            signed: signed, parts: parts, bytesFetched: outcome.bytesFetched, replica: replica)
         opened = made
         return made
     }

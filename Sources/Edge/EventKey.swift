@@ -24,7 +24,9 @@ struct EventKey: Equatable {
         place = UInt64(partition) << 52 | offset & Self.offsetMask
     }
 
-    var partition: Int { Int(place >> 52) }
+    var partition: Int { Self.partition(of: place) }
+
+    static func partition(of place: UInt64) -> Int { Int(place >> 52) }
 
     func row(tenant: UnsafeRawBufferPointer) -> [UInt8] {
         var key: [UInt8] = [View.Prefix.event, UInt8(tenant.count)]

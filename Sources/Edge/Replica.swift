@@ -187,7 +187,7 @@ final class Replica: @unchecked Sendable {
                     if sealed.holds(key.place) {
                         held += 1
                     } else if let row = unsafe EventRow(iterator.value) {
-                        unsafe vectors.put(row.record, row.vector, partition: Int(key.place >> 52), tenant: index)
+                        unsafe vectors.put(row.record, row.vector, partition: key.partition, tenant: index)
                         count += 1
                         held = 0
                     }
@@ -266,7 +266,8 @@ final class Replica: @unchecked Sendable {
     ///
     /// On the disk before it returns: the segment may serve next, and be opened again after a crash.
     func rememberGone(in segment: Segment, tenant: Int) throws {
-        let (applied, oldest) = (frontier, vectors.oldestKept)
+        let applied = ReplicaVectors.Sealed(offsets: frontier.map { $0?.endOffset ?? 0 })
+        let (known, oldest) = (vectors.collection(tenant), vectors.oldestKept)
         var name = pipeline.tenants[tenant]
         let changes = StoreBatch()
         try name.withUTF8 { name in
@@ -274,8 +275,9 @@ final class Replica: @unchecked Sendable {
             for index in 0..<segment.count {
                 let row = segment.row(index)
                 let key = EventKey(time: row.time, place: row.id)
-                // What has not been applied yet is not gone; what is too old ends without this.
-                guard row.time >= oldest, key.place & EventKey.offsetMask < applied[key.partition]?.endOffset ?? 0,
+                // What has not been applied yet is not gone, what is too old ends without this, and most of what a merge
+                // brings is found here: the store is asked for the others alone.
+                guard row.time >= oldest, applied.holds(key.place), !known.contains(key.place),
                     try unsafe view.store.get(key.row(tenant: name), { _ in true }) == nil,
                     try unsafe view.store.get(key.deletedRow(tenant: name), { _ in true }) == nil
                 else { continue }

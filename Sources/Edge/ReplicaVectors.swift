@@ -27,7 +27,7 @@ final class ReplicaVectors: Sendable {
         func starts(partitions: Int) -> [UInt64] { (0..<partitions).map { $0 < offsets.count ? offsets[$0] : 0 } }
 
         func holds(_ place: UInt64) -> Bool {
-            let partition = Int(place >> 52)
+            let partition = EventKey.partition(of: place)
             return partition < offsets.count && place & EventKey.offsetMask < offsets[partition]
         }
 
@@ -202,7 +202,7 @@ final class ReplicaVectors: Sendable {
                     let sealedHere = VectorCollection(live: own[tenant].map(\.live), tail: tail)
                     try unsealed(tenant, sealed) { key, row in
                         guard !sealedHere.isSealed(key.place), unsafe row.vector.count == dimensions * 4 else { return }
-                        let described = tailRow(of: row.record, partition: Int(key.place >> 52), tenant: tenant)
+                        let described = tailRow(of: row.record, partition: key.partition, tenant: tenant)
                         _ = unsafe Self.withFloats(row.vector) { unsafe tail.put(described, $0) }
                     }
                 }

@@ -18,7 +18,7 @@ extension Region {
         guard let replica else { return nil }
         return replica.betweenBatches { positions in
             var offsets: [[UInt64]] = positions.map { _ in [] }
-            func note(_ place: UInt64) { offsets[Int(place >> 52)].append(place & EventKey.offsetMask) }
+            func note(_ place: UInt64) { offsets[EventKey.partition(of: place)].append(place & EventKey.offsetMask) }
             for tenant in pipeline.tenants.indices {
                 let collection = replica.vectors.collection(tenant)
                 for segment in collection.segments { segment.forEach { row, _ in note(row.id) } }

@@ -6,5 +6,5 @@ int tl_end_with_parent(void);
 /// Holds glibc to so many arenas: memory that many threads free is then reused (rocksdb#3216).
 void tl_limit_arenas(int count);
 
-/// Leaves nine tenths of a busy processor to others, for the calling thread and those that it starts. Returns 0.
+/// Leaves all of a busy processor but a seventieth to others, for the calling thread and those that it starts. Returns 0.
 int tl_lower_priority(void);

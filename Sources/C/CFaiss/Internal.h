@@ -65,6 +65,8 @@ struct Sketches {
     float scale = 1;
     /// The standard deviation of the cosine so estimated, times how many of them a neighbour is allowed.
     float margin = 0;
+    /// What |r| of the first `bits` coordinates sum to, over the length of r: a little more than is usual.
+    float reach = 1;
 
     uint32_t block_bytes() const { return bits * 8 + 32; }
 };
@@ -158,14 +160,6 @@ struct Kernel {
     /// Bit d is set where a[d] > b[d], of 64 or 32 coordinates.
     uint64_t (*above)(const uint8_t *a, const uint8_t *b, uint32_t bits);
 };
-
-/// What differences that sum to this are multiplied with, and shifted right by 16, so that they sum to 255 at most.
-INLINE uint32_t factor_of(uint32_t sum, float &unit) {
-    const float factor = 255 * 65536.0f / (float)(sum + 1);
-    const uint32_t whole = factor < 65535 ? (uint32_t)factor : 65535;
-    unit = 65536.0f / (float)whole;
-    return whole;
-}
 
 extern const Kernel scalar_kernel;
 #if defined(__x86_64__)

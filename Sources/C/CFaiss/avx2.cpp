@@ -49,7 +49,7 @@ INLINE uint32_t sum_of(__m256i x) {
 /// The groups of thirty-two coordinates.
 INLINE void half_worth(__m256i a, __m256i b, __m256i factor, __m256i &total, uint8_t *worth) {
     const __m256i u = bytes(
-        _mm256_mulhi_epu16(_mm256_abs_epi16(a), factor), _mm256_mulhi_epu16(_mm256_abs_epi16(b), factor));
+        _mm256_mulhrs_epi16(_mm256_abs_epi16(a), factor), _mm256_mulhrs_epi16(_mm256_abs_epi16(b), factor));
     const __m256i over = _mm256_permute4x64_epi64(
         _mm256_packs_epi16(
             _mm256_cmpgt_epi16(a, _mm256_setzero_si256()), _mm256_cmpgt_epi16(b, _mm256_setzero_si256())), 0xD8);
@@ -67,25 +67,24 @@ INLINE void half_worth(__m256i a, __m256i b, __m256i factor, __m256i &total, uin
         const __m256i from = pairs[quarter / 2];
         const __m256i lanes = quarter % 2 == 0 ? _mm256_permute4x64_epi64(from, 0x50)
                                                : _mm256_permute4x64_epi64(from, 0xFA);
-        const __m256i first = _mm256_add_epi8(
+        const __m256i first = _mm256_adds_epu8(
             _mm256_shuffle_epi8(lanes, which[0]), _mm256_shuffle_epi8(lanes, which[1]));
-        const __m256i second = _mm256_add_epi8(
+        const __m256i second = _mm256_adds_epu8(
             _mm256_shuffle_epi8(lanes, which[2]), _mm256_shuffle_epi8(lanes, which[3]));
-        _mm256_store_si256((__m256i *)(worth + 32 * quarter), _mm256_add_epi8(first, second));
+        _mm256_store_si256((__m256i *)(worth + 32 * quarter), _mm256_adds_epu8(first, second));
     }
 }
 
 /// As the scalar form says.
 template <int BITS>
-INLINE uint32_t weigh(const int16_t *query, const uint8_t *code, uint8_t *worth, float &unit) {
-    __m256i r[BITS / 16], sum = _mm256_setzero_si256();
+INLINE uint32_t weigh(const int16_t *query, const uint8_t *code, uint32_t whole, uint8_t *worth) {
+    __m256i r[BITS / 16];
     for (int i = 0; i < BITS / 16; i++) {
         r[i] = _mm256_sub_epi16(
             _mm256_load_si256((const __m256i *)(query + 16 * i)),
             _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(code + 16 * i))));
-        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_abs_epi16(r[i]), _mm256_set1_epi16(1)));
     }
-    const __m256i factor = _mm256_set1_epi16((short)factor_of(sum_of(sum), unit));
+    const __m256i factor = _mm256_set1_epi16((short)whole);
     __m256i total = _mm256_setzero_si256();
     for (int i = 0; i < BITS / 32; i++) half_worth(r[2 * i], r[2 * i + 1], factor, total, worth + 128 * i);
     return sum_of(total);
@@ -102,8 +101,8 @@ INLINE uint64_t promising(const uint8_t *block, const uint8_t *worth, const uint
         const __m256i second = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)(worth + 32 * b + 16)));
         for (int half = 0; half < 2; half++) {
             const __m256i signs = _mm256_loadu_si256((const __m256i *)(block + 64 * b + 32 * half));
-            sum[half] = _mm256_add_epi8(sum[half], _mm256_shuffle_epi8(first, _mm256_and_si256(signs, low)));
-            sum[half] = _mm256_add_epi8(
+            sum[half] = _mm256_adds_epu8(sum[half], _mm256_shuffle_epi8(first, _mm256_and_si256(signs, low)));
+            sum[half] = _mm256_adds_epu8(
                 sum[half],
                 _mm256_shuffle_epi8(second, _mm256_and_si256(_mm256_srli_epi16(signs, 4), low)));
         }

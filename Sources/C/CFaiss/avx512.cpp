@@ -90,7 +90,7 @@ INLINE bool keep_all(tl_seeker &s, const tl_seek &o, const Batch &batch, uint32_
 }
 
 INLINE void half_worth(__m512i r, __m512i factor, __m512i &total, uint8_t *worth) {
-    const __m256i u = _mm512_cvtepi16_epi8(_mm512_mulhi_epu16(_mm512_abs_epi16(r), factor));
+    const __m256i u = _mm512_cvtusepi16_epi8(_mm512_mulhrs_epi16(_mm512_abs_epi16(r), factor));
     const __mmask32 over = _mm512_cmpgt_epi16_mask(r, _mm512_setzero_si512());
     const __m512i set = _mm512_castsi256_si512(_mm256_maskz_mov_epi8(over, u));
     const __m512i unset = _mm512_castsi256_si512(_mm256_maskz_mov_epi8(~over, u));
@@ -106,23 +106,22 @@ INLINE void half_worth(__m512i r, __m512i factor, __m512i &total, uint8_t *worth
     for (int half = 0; half < 2; half++) {
         const __m512i lanes = _mm512_permutexvar_epi64(
             half ? _mm512_setr_epi64(4, 4, 5, 5, 6, 6, 7, 7) : _mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3), pairs);
-        const __m512i low = _mm512_add_epi8(_mm512_shuffle_epi8(lanes, which[0]), _mm512_shuffle_epi8(lanes, which[1]));
-        const __m512i high = _mm512_add_epi8(_mm512_shuffle_epi8(lanes, which[2]), _mm512_shuffle_epi8(lanes, which[3]));
-        _mm512_store_si512(worth + 64 * half, _mm512_add_epi8(low, high));
+        const __m512i low = _mm512_adds_epu8(_mm512_shuffle_epi8(lanes, which[0]), _mm512_shuffle_epi8(lanes, which[1]));
+        const __m512i high = _mm512_adds_epu8(_mm512_shuffle_epi8(lanes, which[2]), _mm512_shuffle_epi8(lanes, which[3]));
+        _mm512_store_si512(worth + 64 * half, _mm512_adds_epu8(low, high));
     }
 }
 
 /// As the scalar form says.
 template <int BITS>
-INLINE uint32_t weigh(const int16_t *query, const uint8_t *code, uint8_t *worth, float &unit) {
-    __m512i r[BITS / 32], sum = _mm512_setzero_si512();
+INLINE uint32_t weigh(const int16_t *query, const uint8_t *code, uint32_t whole, uint8_t *worth) {
+    __m512i r[BITS / 32];
     for (int i = 0; i < BITS / 32; i++) {
         r[i] = _mm512_sub_epi16(
             _mm512_load_si512(query + 32 * i),
             _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)(code + 32 * i))));
-        sum = _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_abs_epi16(r[i]), _mm512_set1_epi16(1)));
     }
-    const __m512i factor = _mm512_set1_epi16((short)factor_of((uint32_t)_mm512_reduce_add_epi32(sum), unit));
+    const __m512i factor = _mm512_set1_epi16((short)whole);
     __m512i total = _mm512_setzero_si512();
     for (int i = 0; i < BITS / 32; i++) half_worth(r[i], factor, total, worth + 128 * i);
     return (uint32_t)_mm512_reduce_add_epi64(total);
@@ -136,8 +135,8 @@ INLINE uint64_t promising(const uint8_t *block, const uint8_t *worth, const uint
         const __m512i signs = _mm512_loadu_si512(block + 64 * b);
         const __m512i first = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(worth + 32 * b)));
         const __m512i second = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(worth + 32 * b + 16)));
-        sum = _mm512_add_epi8(sum, _mm512_shuffle_epi8(first, _mm512_and_si512(signs, low)));
-        sum = _mm512_add_epi8(
+        sum = _mm512_adds_epu8(sum, _mm512_shuffle_epi8(first, _mm512_and_si512(signs, low)));
+        sum = _mm512_adds_epu8(
             sum, _mm512_shuffle_epi8(second, _mm512_and_si512(_mm512_srli_epi16(signs, 4), low)));
     }
     const __m256i pairs = _mm256_loadu_si256((const __m256i *)(block + 8 * BITS));

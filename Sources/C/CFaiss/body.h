@@ -80,11 +80,13 @@ INLINE uint32_t limit_of(const tl_seeker &s, const tl_seek &o, float noise) {
 /// `distance` from the query (squared, as all here).
 template <int BITS>
 INLINE void aim(const tl_graph &g, tl_seeker &s, const uint8_t *code, uint32_t distance, uint32_t far) {
-    float unit;
-    const float total = (float)weigh<BITS>(s.query, code, s.worth, unit);
     const Sketches &k = g.sketches;
-    const float beyond = (float)distance - (float)far, free = 2 * k.margin * __builtin_sqrtf((float)distance);
-    const float factor = 0.25f / (k.scale * unit);
+    // What |r| sums to is foretold from its length: everything would wait for that sum.
+    const float length = __builtin_sqrtf((float)distance), fine = 255 * 32768.0f / (k.reach * length + 1);
+    const uint32_t whole = fine < 32767 ? (uint32_t)fine : 32767;
+    const float total = (float)weigh<BITS>(s.query, code, whole, s.worth);
+    const float beyond = (float)distance - (float)far, free = 2 * k.margin * length;
+    const float factor = 0.25f / 32768 * (float)whole / k.scale;
     for (int i = 0; i < 16; i++) {
         const float need = (beyond * k.inverse[i] + k.lengths[i] - free) * factor + 0.5f * total;
         s.needed[i] = (uint8_t)(need < 0 ? 0 : need > 255 ? 255 : need);

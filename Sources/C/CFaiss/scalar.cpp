@@ -33,20 +33,20 @@ INLINE uint64_t within(const uint32_t *distances, uint32_t count, uint32_t far) 
     return mask;
 }
 
-/// Fills `worth` for what lies between a node and the query: entry v of group g is what the signs v are worth there. All
-/// that can come together is at most 255. Returns it, and in `unit` how much one of it is.
+INLINE uint8_t most(uint32_t x) { return (uint8_t)(x < 255 ? x : 255); }
+
+/// Fills `worth` for what lies between a node and the query: entry v of group g is what the signs v are worth there, in
+/// parts of 32768 / `factor`; bytes that hold no more than 255. Returns what all of it is worth.
 template <int BITS>
-INLINE uint32_t weigh(const int16_t *query, const uint8_t *code, uint8_t *worth, float &unit) {
-    uint32_t sum = 0, total = 0;
-    for (int d = 0; d < BITS; d++) sum += (uint32_t)std::abs(query[d] - code[d]);
-    const uint32_t factor = factor_of(sum, unit);
+INLINE uint32_t weigh(const int16_t *query, const uint8_t *code, uint32_t factor, uint8_t *worth) {
+    uint32_t total = 0;
     for (int g = 0; g < BITS / 4; g++) {
         for (int v = 0; v < 16; v++) worth[16 * g + v] = 0;
         for (int j = 0; j < 4; j++) {
             const int r = query[4 * g + j] - code[4 * g + j];
-            const uint32_t u = (uint32_t)std::abs(r) * factor >> 16;
+            const uint32_t u = most(((uint32_t)std::abs(r) * factor + 16384) >> 15);
             total += u;
-            for (int v = 0; v < 16; v++) if ((v >> j & 1) == (r > 0)) worth[16 * g + v] += (uint8_t)u;
+            for (int v = 0; v < 16; v++) if ((v >> j & 1) == (r > 0)) worth[16 * g + v] = most(worth[16 * g + v] + u);
         }
     }
     return total;
@@ -62,7 +62,7 @@ INLINE uint64_t promising(const uint8_t *block, const uint8_t *worth, const uint
             const uint8_t signs = block[64 * b + j];
             sum += worth[32 * b + (signs & 15)] + worth[32 * b + 16 + (signs >> 4)];
         }
-        mask |= (uint64_t)(sum >= needed[block[8 * BITS + j % 32] >> (j / 32 * 4) & 15]) << j;
+        mask |= (uint64_t)(most(sum) >= needed[block[8 * BITS + j % 32] >> (j / 32 * 4) & 15]) << j;
     }
     return mask;
 }

@@ -313,6 +313,7 @@ void tideline::make_sketches(tl_graph &graph) {
     const float sigma = std::sqrt(((1 - a * a) / (a * a) + (part - 1)) / (float)bits);
     sketches.scale = std::sqrt(part) / (a * std::sqrt((float)bits));
     sketches.margin = (codes.width < few ? 2 : allowed) * sigma;
+    sketches.reach = 1.07f * a * std::sqrt((float)bits / part);
     alignas(64) int16_t code[CODE_MAX];
     auto decode = [&](uint32_t node) {
         for (uint32_t d = 0; d < codes.stride; d++) code[d] = codes.row(node)[d];

@@ -204,11 +204,6 @@ import Changes
             unsafe rocksdb_options_set_universal_compaction_options(options, merging)
             unsafe rocksdb_universal_compaction_options_destroy(merging)
         }
-        if !configuration.hasLog {
-            // Most keys that are asked for are not in a memtable: its list is 20 cold lines for each of them otherwise.
-            unsafe rocksdb_options_set_memtable_whole_key_filtering(options, 1)
-            unsafe rocksdb_options_set_memtable_prefix_bloom_size_ratio(options, 0.1)
-        }
         let table = unsafe rocksdb_block_based_options_create()
         unsafe rocksdb_block_based_options_set_block_cache(table, cache)
         // Index and filter blocks count against the cache: memory has one bound.

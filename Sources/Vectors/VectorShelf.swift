@@ -22,6 +22,11 @@ package final class VectorShelf: Sendable {
         var isKept = false
     }
 
+    /// So few entries are written to the next collection while the writer waits.
+    private static let fewEntries = 64
+    /// After so many rounds the writer waits for what is left: it is then as fast as whoever replaces.
+    private static let roundsMax = 16
+
     package init(_ collection: VectorCollection) { current = Mutex(collection) }
 
     package var collection: VectorCollection { current.withLock { $0 } }
@@ -60,16 +65,16 @@ package final class VectorShelf: Sendable {
             let old = collection
             do {
                 let next = try make(old)
-                journal.withLock { journal in
-                    for entry in journal.entries {
-                        switch entry {
-                        case .put(let row, let vector):
-                            unsafe vector.withUnsafeBufferPointer {
-                                _ = unsafe next.put(row, $0)
-                            }
-                        case .delete(let id): next.delete(id)
-                        }
+                // Whoever replaces may run at a low priority: most is written where nobody waits for it.
+                for _ in 0..<Self.roundsMax {
+                    let entries = journal.withLock { journal in
+                        journal.entries.count > Self.fewEntries ? exchange(&journal.entries, with: []) : []
                     }
+                    if entries.isEmpty { break }
+                    Self.write(entries, to: next)
+                }
+                journal.withLock { journal in
+                    Self.write(journal.entries, to: next)
                     journal = Journal()
                     current.withLock { $0 = next }
                 }
@@ -78,6 +83,18 @@ package final class VectorShelf: Sendable {
                 throw error
             }
             return old
+        }
+    }
+
+    private static func write(_ entries: [Journal.Entry], to next: VectorCollection) {
+        for entry in entries {
+            switch entry {
+            case .put(let row, let vector):
+                unsafe vector.withUnsafeBufferPointer {
+                    _ = unsafe next.put(row, $0)
+                }
+            case .delete(let id): next.delete(id)
+            }
         }
     }
 }

@@ -123,6 +123,31 @@ import Vectors
         withExtendedLifetime(fixture) {}
     }
 
+    /// What one thread writes and deletes is in every collection that another puts in place meanwhile.
+    @Test func aWriterLosesNothingToReplacements() async throws {
+        let vectors = SegmentFixture.clustered(20_000, 4, seed: 43)
+        let shelf = VectorShelf(VectorCollection(live: [], tail: tail(4)))
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask {
+                for id in vectors.indices {
+                    vectors[id].withUnsafeBufferPointer { _ = shelf.put(VectorRow(id: UInt64(id)), $0) }
+                    if id % 5 == 4 { shelf.delete(UInt64(id - 2)) }
+                }
+            }
+            group.addTask {
+                for _ in 0..<40 {
+                    shelf.replace { old in
+                        let next = tail(4)
+                        old.tail.contents.forEach { row, vector in next.put(row, vector) }
+                        return VectorCollection(live: [], tail: next)
+                    }
+                }
+            }
+        }
+        #expect(shelf.collection.count == 16_000)
+        for id in vectors.indices { #expect(shelf.collection.contains(UInt64(id)) == (id % 5 != 2)) }
+    }
+
     /// What is written while another collection is made is in it.
     @Test func whatIsWrittenMeanwhileIsNotLost() throws {
         let fixture = try SegmentFixture()

@@ -11,9 +11,11 @@ extension EdgeRoutes {
         guard let id = request.query("id") else { throw Problem.badRequest("id is needed: /v1/similar?id=EVENT&k=10") }
         let k = try request.queryInt("k", in: 1...1000) ?? 10
         let tenant = try tenant(request, replica)
-        let vector = try withRow(replica, tenant: tenant, id: id) { row in unsafe Self.floats(row.vector) }
+        let (key, vector) = try withRow(replica, tenant: tenant, id: id) { key, row in
+            (key, unsafe Self.floats(row.vector))
+        }
         guard !vector.isEmpty else { throw Problem(status: 409, detail: "event `\(id)` has no vector") }
-        try neighbours(of: vector, k: k, tenant: tenant, excluding: id, replica, request, &json)
+        try neighbours(of: vector, k: k, tenant: tenant, excluding: (id, key.place), replica, request, &json)
     }
 
     private static func floats(_ bytes: UnsafeRawBufferPointer) -> [Float] {
@@ -54,7 +56,7 @@ extension EdgeRoutes {
     }
 
     private func neighbours(
-        of vector: [Float], k: Int, tenant: Int, excluding id: String?, _ replica: Replica,
+        of vector: [Float], k: Int, tenant: Int, excluding own: (id: String, place: UInt64)?, _ replica: Replica,
         _ request: borrowing Request,
         _ json: inout JSONWriter
     ) throws {
@@ -66,7 +68,7 @@ extension EdgeRoutes {
             try unsafe vector.withUnsafeBufferPointer { vector throws(VectorQueryError) in
                 // One more than asked for: an event is its own nearest neighbour.
                 try unsafe replica.vectors.collection(tenant).search(
-                    vector, k: id == nil ? k : k + 1, filter: filter, effort: effort, with: &searcher.room)
+                    vector, k: own == nil ? k : k + 1, filter: filter, effort: effort, with: &searcher.room)
             }
         } catch .zero {
             throw Problem.badRequest("a vector of zero length has no neighbours")
@@ -75,16 +77,17 @@ extension EdgeRoutes {
         }
         let name = replica.pipeline.tenants[tenant]
         json.beginObject()
-        if let id { json.member("id", id) }
+        if let own { json.member("id", own.id) }
         json.key("neighbours")
         json.beginArray()
         var count = 0
-        for neighbour in searcher.room.neighbours where count < k {
+        for neighbour in searcher.room.neighbours where count < k && neighbour.row.id != own?.place {
             let key = EventKey(time: neighbour.row.time, place: neighbour.row.id)
             try unsafe key.withRow(tenant: name) {
                 _ = try unsafe replica.view.store.get($0) { bytes in
                     guard let row = unsafe EventRow(bytes) else { return }
-                    if let id, unsafe row.id.elementsEqual(id.utf8) { return }
+                    // Replaced since it was looked up: a newer version of itself.
+                    if let own, unsafe row.id.elementsEqual(own.id.utf8) { return }
                     write(neighbour, row, replica, &json)
                     count += 1
                 }

@@ -187,9 +187,9 @@ package struct EdgeRoutes: Sendable {
         json.endObject()
     }
 
-    /// Lends the row of an event's newest version.
+    /// Lends the row of an event's newest version, and its key.
     func withRow<Result>(
-        _ replica: Replica, tenant: Int, id: String, _ use: (EventRow) throws -> Result
+        _ replica: Replica, tenant: Int, id: String, _ use: (EventKey, EventRow) throws -> Result
     ) throws -> Result {
         let name = replica.pipeline.tenants[tenant]
         let store = replica.view.store
@@ -198,7 +198,7 @@ package struct EdgeRoutes: Sendable {
         }
         let result = try key.flatMap { key in
             try unsafe key.withRow(tenant: name) {
-                try unsafe store.get($0) { bytes in try unsafe EventRow(bytes).map(use) } ?? nil
+                try unsafe store.get($0) { bytes in try unsafe EventRow(bytes).map { try use(key, $0) } } ?? nil
             }
         }
         guard let result else { throw Problem.notFound("no event `\(id)` in this region") }
@@ -208,7 +208,7 @@ package struct EdgeRoutes: Sendable {
     private func event(_ request: borrowing Request, _ replica: Replica, _ json: inout JSONWriter) throws {
         let tenant = try tenant(request, replica)
         let id = request.parameter("id")
-        try withRow(replica, tenant: tenant, id: id) { row in
+        try withRow(replica, tenant: tenant, id: id) { _, row in
             unsafe EventJSON.write(id: row.id, row.record, pipeline: replica.pipeline, details: true, to: &json)
         }
     }

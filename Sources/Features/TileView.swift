@@ -6,11 +6,15 @@ import Storage
 /// A sweep begins at a frontier and writes each entity that changed since the last one; rows written later in the sweep
 /// may lead that frontier, which is harmless since they are absolute and a replay makes them again. When all are
 /// written, the frontier at which the sweep began is written. The core and the edges persist their state by this code.
+///
+/// A sweep is spread over half the time until the next one: as fast as it can be, it kept each thread of a world busy for
+/// the same second, in which events and queries waited for a processor.
 package final class TileView {
     private let view: View
     private let state: FeatureState
     private var sweeping: [AppliedPosition?]?
-    private var nextSweep: Int64 = 0
+    private var sweepBegan: Int64 = 0
+    private var sweepCount = 0
     private let rows = StoreBatch()
     private let intervalMicroseconds: Int64
     /// What the rows on the disk may hold of each partition, beyond its frontier: a seq.
@@ -57,10 +61,11 @@ package final class TileView {
         finishing: (_ partition: Int, _ position: AppliedPosition, borrowing StoreBatch) throws -> Void = { _, _, _ in }
     ) throws {
         if sweeping == nil {
-            guard now >= nextSweep else { return }
+            // A clock that was set back is no reason to wait.
+            guard !(0..<intervalMicroseconds).contains(now - sweepBegan) else { return }
             begin(positions, now: now, started)
         }
-        try step(Self.entitiesPerStep, positions)
+        try step(min(entitiesDue(now: now), Self.entitiesPerStep), positions)
         if state.sweepRemaining == 0 { try finish(finishing) }
     }
 
@@ -81,9 +86,18 @@ package final class TileView {
 
     private func begin(_ positions: [AppliedPosition?], now: Int64, _ started: () -> Void) {
         sweeping = positions
-        nextSweep = now + intervalMicroseconds
+        sweepBegan = now
         started()
         state.beginSweep()
+        sweepCount = state.sweepRemaining
+    }
+
+    /// How many entities the sweep is behind: it takes half the interval.
+    private func entitiesDue(now: Int64) -> Int {
+        let span = intervalMicroseconds / 2
+        let elapsed = now - sweepBegan
+        guard (0..<span).contains(elapsed) else { return state.sweepRemaining }
+        return max(0, sweepCount * Int(elapsed) / Int(span) - (sweepCount - state.sweepRemaining))
     }
 
     private func step(_ entities: Int, _ positions: [AppliedPosition?]) throws {

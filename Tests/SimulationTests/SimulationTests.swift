@@ -30,7 +30,7 @@ import Testing
     @Test(
         arguments: [
             (ProtocolVariant.appliesBeforeCommit, 1), (.positionFromGroup, 1), (.endBeforeInit, 1),
-            (.initInAnyOrder, 499), (.secondIdFirst, 2059), (.beginsEarly, 1), (.duplicateNotDropped, 1),
+            (.initInAnyOrder, 5025), (.secondIdFirst, 195), (.beginsEarly, 1), (.duplicateNotDropped, 1),
             (.uncertainIsAborted, 1),
         ] as [(ProtocolVariant, UInt64)])
     func aBrokenRuleIsNoticed(_ variant: ProtocolVariant, _ seed: UInt64) throws {
@@ -41,7 +41,7 @@ import Testing
 
     @Test(
         arguments: [
-            (.installsEarly, 3), (.forgetsDeleted, 3), (.sealedToFrontier, 7),
+            (.installsEarly, 3), (.forgetsDeleted, 3), (.sealedToFrontier, 17),
         ] as [(SnapshotVariant, UInt64)])
     func aBrokenRuleOfSnapshotsIsNoticed(_ variant: SnapshotVariant, _ seed: UInt64) throws {
         let broken = try Simulation(events: 1000, snapshotVariant: variant).run(seed: seed)

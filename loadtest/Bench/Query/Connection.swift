@@ -60,18 +60,30 @@ final class Connection {
         }
     }
 
-    /// The status once head and body are here. Method: `Content-Length`, which our servers always send.
+    /// The status once head and body are here. Method: `Content-Length`, which our servers always send in this spelling. No
+    /// strings are made: what asks shares the machine with what answers.
     private func status(_ count: Int) -> Int? {
         buffer.withUnsafeBytes { bytes in
-            guard
-                let head = (0..<max(0, count - 3)).first(where: { at in
-                    bytes[at] == 13 && bytes[at + 1] == 10 && bytes[at + 2] == 13 && bytes[at + 3] == 10
-                })
-            else { return nil }
-            let text = String(decoding: bytes[..<head], as: UTF8.self).lowercased()
-            guard let place = text.range(of: "content-length: ") else { return 0 }
-            let length = Int(text[place.upperBound...].prefix { $0.isNumber }) ?? 0
-            return count >= head + 4 + length ? Int(text.split(separator: " ")[1]) ?? 0 : nil
+            var length: Int?
+            var line = 0
+            while let end = memchr(bytes.baseAddress! + line, 10, count - line) {
+                let next = UnsafeRawPointer(end) - bytes.baseAddress! + 1
+                if next - line == 2 {
+                    guard let length else { return 0 }
+                    return count >= next + length ? Self.number(bytes["HTTP/1.1 ".utf8.count..<next]) : nil
+                }
+                if bytes[line..<next].starts(with: Self.lengthName) {
+                    length = Self.number(bytes[(line + Self.lengthName.count)..<next])
+                }
+                line = next
+            }
+            return nil
         }
+    }
+
+    private static let lengthName = Array("Content-Length: ".utf8)
+
+    private static func number(_ digits: Slice<UnsafeRawBufferPointer>) -> Int {
+        digits.prefix { (48...57).contains($0) }.reduce(0) { $0 * 10 + Int($1 - 48) }
     }
 }

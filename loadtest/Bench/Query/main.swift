@@ -20,13 +20,17 @@ precondition(!requests.isEmpty, "no paths")
 
 let start = now() + 50_000
 let end = start + seconds * 1e6
-let lines = Mutex<[String]>([])
+struct Answer {
+    var due, took, status: Int
+}
+
+let answers = Mutex<[Answer]>([])
 let group = DispatchGroup()
 for worker in 0..<concurrency {
     group.enter()
     Thread.detachNewThread {
         let connection = Connection(port: port)
-        var own: [String] = []
+        var own: [Answer] = []
         var index = worker
         while true {
             let due = rate > 0 ? start + Double(index) * 1e6 / rate : max(start, now())
@@ -35,13 +39,13 @@ for worker in 0..<concurrency {
             if early > 0 { usleep(UInt32(early)) }
             let began = rate > 0 ? due : now()
             let status = connection.ask(requests[index % requests.count])
-            own.append("\(Int(began)) \(Int(now() - began)) \(status)")
+            own.append(Answer(due: Int(began), took: Int(now() - began), status: status))
             index += concurrency
         }
-        lines.withLock { [own] in $0 += own }
+        answers.withLock { [own] in $0 += own }
         group.leave()
     }
 }
 group.wait()
-try (lines.withLock { $0 }.joined(separator: "\n") + "\n").write(
-    toFile: arguments[6], atomically: true, encoding: .utf8)
+let lines = answers.withLock { $0 }.map { "\($0.due) \($0.took) \($0.status)\n" }
+try lines.joined().write(toFile: arguments[6], atomically: true, encoding: .utf8)

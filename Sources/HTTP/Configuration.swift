@@ -5,7 +5,7 @@ extension HTTPServer {
         package var address = "127.0.0.1"
         /// The TCP port; 0 takes a free one, which `start()` returns.
         package var port: UInt16 = 0
-        /// Threads that read and answer, each with a socket of its own on the one port.
+        /// Threads that read and answer; a connection stays with the one that had the fewest when it came.
         package var threads = 2
         /// Connections that may be open at once, over all threads; one beyond is answered 503 and closed.
         package var connectionsMax = 4096

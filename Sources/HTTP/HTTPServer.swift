@@ -1,7 +1,7 @@
 import Glibc
 import Synchronization
 
-/// An HTTP/1.1 server: some threads, each of which reads, answers and writes for its own connections.
+/// An HTTP/1.1 server: one thread accepts connections, and some read, answer and write, each for its own connections.
 ///
 /// One object is one run: `start()` once, `stop(deadline:)` once. Handlers run on the server's threads and must not
 /// block for long; what must wait is deferred.
@@ -13,7 +13,7 @@ package final class HTTPServer: Sendable {
 
     private enum Life {
         case new
-        case running(daemons: [Daemon], clock: ClockThread)
+        case running(acceptor: Acceptor, daemons: [Daemon], clock: ClockThread)
         case stopped
     }
 
@@ -43,32 +43,27 @@ package final class HTTPServer: Sendable {
             return true
         }
         if !isNew { throw .startedBefore }
-        // Sockets that share a port would share a stranger's as well: look first, without the option.
-        if configuration.port != 0 { try Listener.probe(address: configuration.address, port: configuration.port) }
+        let listener = try Listener.open(address: configuration.address, port: configuration.port)
         // The library's threads must not take the process's signals.
         var all = sigset_t()
         var before = sigset_t()
         unsafe sigfillset(&all)
         _ = unsafe pthread_sigmask(SIG_BLOCK, &all, &before)
         defer { _ = unsafe pthread_sigmask(SIG_SETMASK, &before, nil) }
+        let port = Listener.port(of: listener)
         var daemons: [Daemon] = []
-        var port = configuration.port
+        var clock: ClockThread?
         do throws(HTTPServerError) {
-            for _ in 0..<configuration.threads {
-                let listener = try Listener.open(address: configuration.address, port: port)
-                if port == 0 { port = Listener.port(of: listener) }
-                do throws(HTTPServerError) {
-                    daemons.append(try Daemon(engine: engine, listener: listener))
-                } catch {
-                    close(listener)
-                    throw error
-                }
-            }
-            let clock = try ClockThread(engine: engine, daemons: daemons)
+            for _ in 0..<configuration.threads { daemons.append(try Daemon(engine: engine)) }
             let started = daemons
-            life.withLock { $0 = .running(daemons: started, clock: clock) }
+            let tending = try ClockThread(engine: engine, daemons: started)
+            clock = tending
+            let acceptor = try Acceptor(engine: engine, listener: listener, daemons: started)
+            life.withLock { $0 = .running(acceptor: acceptor, daemons: started, clock: tending) }
         } catch {
+            clock?.stop()
             for daemon in daemons { daemon.stop() }
+            close(listener)
             throw error
         }
         return port
@@ -77,14 +72,14 @@ package final class HTTPServer: Sendable {
     /// Stops in order: no new clients, event streams ended, requests in flight finished or, at the deadline, answered
     /// with their fallback; then the threads end. A handler that blocks is waited for.
     package func stop(deadline: Duration = .seconds(5)) {
-        let running = life.withLock { life -> ([Daemon], ClockThread)? in
-            guard case .running(let daemons, let clock) = life else { return nil }
+        let running = life.withLock { life -> (Acceptor, [Daemon], ClockThread)? in
+            guard case .running(let acceptor, let daemons, let clock) = life else { return nil }
             life = .stopped
-            return (daemons, clock)
+            return (acceptor, daemons, clock)
         }
-        guard let (daemons, clock) = running else { return }
+        guard let (acceptor, daemons, clock) = running else { return }
         engine.draining.store(true, ordering: .releasing)
-        for daemon in daemons { daemon.quiesce() }
+        acceptor.stop()
         engine.endStreams()
         waitForRequests(until: Monotonic.now + deadline.nanoseconds)
         engine.releaseAll()

@@ -1,19 +1,16 @@
+import CMicroHTTPD  // the module in which Swift finds `SOCK_CLOEXEC`
 import Glibc
 
-/// Makes the listening sockets: one a thread, all on one port.
+/// Makes the listening socket.
 enum Listener {
     /// Fails when somebody listens on the port already.
-    static func probe(address: String, port: UInt16) throws(HTTPServerError) {
-        close(try bound(address: address, port: port, shares: false))
-    }
-
-    static func open(address: String, port: UInt16, backlog: Int32 = 1024) throws(HTTPServerError) -> Int32 {
-        let descriptor = try bound(address: address, port: port, shares: true)
+    static func open(address: String, port: UInt16, backlog: Int32 = 4096) throws(HTTPServerError) -> Int32 {
+        let descriptor = try bound(address: address, port: port)
         guard listen(descriptor, backlog) == 0 else { throw fail("listen", descriptor) }
         return descriptor
     }
 
-    private static func bound(address: String, port: UInt16, shares: Bool) throws(HTTPServerError) -> Int32 {
+    private static func bound(address: String, port: UInt16) throws(HTTPServerError) -> Int32 {
         var v4 = sockaddr_in()
         var v6 = sockaddr_in6()
         let family: Int32
@@ -28,15 +25,11 @@ enum Listener {
         } else {
             throw .address(address)
         }
-        let kind = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue)
-        let descriptor = socket(family, kind, 0)
+        let descriptor = socket(family, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
         guard descriptor >= 0 else { throw .socket(call: "socket", code: errno) }
         var on: Int32 = 1
         let size = socklen_t(MemoryLayout<Int32>.size)
         _ = unsafe setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, size)
-        if shares, unsafe setsockopt(descriptor, SOL_SOCKET, SO_REUSEPORT, &on, size) != 0 {
-            throw fail("setsockopt", descriptor)
-        }
         let bound: Int32
         if family == AF_INET {
             bound = unsafe withUnsafeBytes(of: &v4) { bytes in

@@ -51,6 +51,28 @@ import Testing
         }
     }
 
+    /// The kernel would spread them by a hash, unevenly; and whoever has lost its clients gets the next ones.
+    @Test func connectionsGoWhereTheFewestAre() throws {
+        try withServer({ $0.threads = 4 }, routes: { $0.get("/thread") { _ in .text("\(pthread_self())!") } }) {
+            (port, server) throws in
+            func open(_ count: Int) throws -> [(thread: String, client: RawClient)] {
+                try (0..<count).map { _ in
+                    let client = try RawClient(port: port)
+                    client.send("GET /thread HTTP/1.1\r\nHost: a\r\n\r\n")
+                    let thread = client.read(until: "!").split(separator: "\r\n").last ?? ""
+                    return (String(thread), client)
+                }
+            }
+            var clients = try open(16)
+            let counts = Dictionary(grouping: clients, by: \.thread).mapValues(\.count)
+            #expect(counts.count == 4 && counts.values.allSatisfy { $0 == 4 })
+            let left = clients[0].thread
+            clients.removeAll { $0.thread == left }
+            #expect(eventually { server.metric("http_connections") == 12 })
+            #expect(try open(4).allSatisfy { $0.thread == left })
+        }
+    }
+
     @Test func aWaitEndsWithItsFallback() throws {
         try withServer(routes: Self.deferred) { (port, server) throws in
             let client = HTTPClient()

@@ -7,19 +7,18 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-// What Swift can't say of libmicrohttpd: its variadic calls, and two loops over its lists.
+// What Swift can't say of libmicrohttpd and of Linux: variadic calls, and two loops over lists.
 
 typedef void *(*tl_mhd_uri_callback)(void *cls, const char *uri, struct MHD_Connection *connection);
 
 typedef struct {
-    int listening_socket;
     unsigned int connection_limit;
     unsigned int idle_seconds;
     size_t memory_limit;
     void *cls;
-    MHD_AcceptPolicyCallback accept;
     MHD_AccessHandlerCallback access;
     MHD_RequestCompletedCallback completed;
     MHD_NotifyConnectionCallback notify;
@@ -35,8 +34,8 @@ static size_t tl_mhd_keep_escapes(void *cls, struct MHD_Connection *connection, 
 
 static inline struct MHD_Daemon *tl_mhd_start(const tl_mhd_setup *s) {
     return MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME, 0, s->accept, s->cls, s->access, s->cls,
-        MHD_OPTION_LISTEN_SOCKET, s->listening_socket, MHD_OPTION_CONNECTION_LIMIT, s->connection_limit,
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL,
+        s->access, s->cls, MHD_OPTION_CONNECTION_LIMIT, s->connection_limit,
         MHD_OPTION_CONNECTION_TIMEOUT, s->idle_seconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT, s->memory_limit,
         MHD_OPTION_NOTIFY_COMPLETED, s->completed, s->cls, MHD_OPTION_NOTIFY_CONNECTION, s->notify, s->cls,
         MHD_OPTION_URI_LOG_CALLBACK, s->uri, s->cls, MHD_OPTION_UNESCAPE_CALLBACK, &tl_mhd_keep_escapes, NULL,
@@ -56,6 +55,11 @@ static inline int tl_mhd_descriptor(struct MHD_Connection *connection) {
 static inline size_t tl_mhd_header_bytes(struct MHD_Connection *connection) {
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
     return info ? info->header_size : 0;
+}
+
+/// `accept4`, which the headers show with `_GNU_SOURCE` alone: nothing is inherited, and no call on it waits.
+static inline int tl_accept(int listener, struct sockaddr *address, socklen_t *size) {
+    return (int)syscall(SYS_accept4, listener, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
 }
 
 static inline int tl_alarm_create(void) {

@@ -4,18 +4,6 @@ import Synchronization
 
 // What libmicrohttpd calls, each on its daemon's thread. Global functions: a closure could belong to an actor.
 
-func acceptConnection(
-    _ cls: UnsafeMutableRawPointer?, _ address: UnsafePointer<sockaddr>?, _ size: socklen_t
-) -> MHD_Result {
-    guard let daemon = unsafe Daemon.from(cls) else { return .NO }
-    let engine = daemon.engine
-    if engine.openConnections.load(ordering: .relaxed) < engine.configuration.connectionsMax + Daemon.reserve {
-        return .YES
-    }
-    engine.counts.refuse(.connections)
-    return .NO
-}
-
 func connectionChanged(
     _ cls: UnsafeMutableRawPointer?, _ handle: OpaquePointer?,
     _ context: UnsafeMutablePointer<UnsafeMutableRawPointer?>?, _ code: MHD_ConnectionNotificationCode

@@ -2,10 +2,10 @@ import CMicroHTTPD
 import Glibc
 import Synchronization
 
-/// One libmicrohttpd daemon: a thread with its own epoll and its own listening socket.
+/// One libmicrohttpd daemon: a thread with its own epoll. Its connections come from the acceptor.
 ///
-/// `@unchecked Sendable`: `MHD_quiesce_daemon` and `MHD_stop_daemon` may be called from any thread but the daemon's
-/// own, once each; the server does so in order.
+/// `@unchecked Sendable`: `MHD_add_connection` may be called from any thread, and `MHD_stop_daemon` from any but the
+/// daemon's own, once and last; the server does so in order.
 @safe final class Daemon: @unchecked Sendable {
     /// Connections beyond the limit that are let in to be told so.
     static let reserve = 64
@@ -13,24 +13,21 @@ import Synchronization
     private static let alarmFrom = 96
 
     let engine: Engine
-    private let listener: Int32
     private var handle: OpaquePointer?
     private let alarm: Alarm
     private let connections = Mutex<[ObjectIdentifier: Connection]>([:])
+    private let taken = Atomic<Int>(0)
 
-    init(engine: Engine, listener: Int32) throws(HTTPServerError) {
+    init(engine: Engine) throws(HTTPServerError) {
         self.engine = engine
-        self.listener = listener
         alarm = try Alarm()
         let configuration = engine.configuration
         var setup = unsafe tl_mhd_setup()
-        unsafe setup.listening_socket = listener
         unsafe setup.connection_limit = UInt32(configuration.connectionsMax + Self.reserve + 16)
         unsafe setup.idle_seconds = UInt32(max(1, configuration.idleTimeout.components.seconds))
         // The library clears this much for each request: no more than header, its index and an answer's header need.
         unsafe setup.memory_limit = 2 * configuration.headerBytesMax + (8 << 10)
         unsafe setup.cls = Unmanaged.passUnretained(self).toOpaque()
-        unsafe setup.accept = acceptConnection
         unsafe setup.access = requestRead
         unsafe setup.completed = requestCompleted
         unsafe setup.notify = connectionChanged
@@ -50,6 +47,19 @@ import Synchronization
 
     // MARK: Connections
 
+    /// Connections that were given to it and are not closed yet.
+    var load: Int { taken.load(ordering: .relaxed) }
+
+    /// Takes a connection over from the acceptor; the library closes what it has no room for.
+    func take(_ descriptor: Int32, _ address: UnsafePointer<sockaddr>, _ size: socklen_t) {
+        taken.wrappingAdd(1, ordering: .relaxed)
+        guard unsafe MHD_add_connection(handle, descriptor, address, size) == .YES else {
+            taken.wrappingSubtract(1, ordering: .relaxed)
+            engine.counts.refuse(.connections)
+            return
+        }
+    }
+
     func add(_ connection: Connection) {
         let open = engine.openConnections.wrappingAdd(1, ordering: .relaxed).newValue
         engine.counts.connections.add(1)
@@ -67,6 +77,7 @@ import Synchronization
         connections.withLock { connections in
             _ = connections.removeValue(forKey: ObjectIdentifier(connection))
         }
+        taken.wrappingSubtract(1, ordering: .relaxed)
         engine.openConnections.wrappingSubtract(1, ordering: .relaxed)
         engine.counts.connections.add(-1)
     }
@@ -95,18 +106,10 @@ import Synchronization
 
     // MARK: Stopping
 
-    /// Accepts no more: new clients are refused by the kernel.
-    func quiesce() {
-        guard let handle = unsafe handle else { return }
-        let descriptor = unsafe MHD_quiesce_daemon(handle)
-        if descriptor >= 0 { shutdown(descriptor, Int32(SHUT_RD)) }
-    }
-
     /// Ends the thread; nothing may be suspended.
     func stop() {
         guard let handle = unsafe handle else { return }
         unsafe MHD_stop_daemon(handle)
         unsafe self.handle = nil
-        close(listener)
     }
 }
